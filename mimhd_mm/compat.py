@@ -1,0 +1,58 @@
+"""What this package asks of the stack below it: versions, config look-up, safe loading."""
+import mmcv
+import mmengine
+import numpy as np
+import torch
+from mmengine.config.utils import MODULE2PACKAGE
+from mmengine.utils import digit_version
+from mmengine.utils.package_utils import is_installed
+
+#: import name -> (lowest version, first version that is too new)
+VERSIONS = {
+    'torch': ('2.1.0', '3.0.0'),
+    'mmengine': ('0.10.0', '1.0.0'),
+    'mmcv': ('2.0.1', '2.4.0'),
+    'mmpretrain': ('1.2.0', '2.0.0'),
+}
+
+
+def check_versions() -> None:
+    """Compare the installed packages with :data:`VERSIONS`.
+
+    Raises:
+        ImportError: One sentence with the package, the version that was found and those that work.
+    """
+    import mmpretrain
+    for module in (torch, mmengine, mmcv, mmpretrain):
+        low, high = VERSIONS[module.__name__]
+        found = digit_version(module.__version__.split('+')[0])
+        if not digit_version(low) <= found < digit_version(high):
+            raise ImportError(
+                f'mimhd_mm needs {module.__name__}>={low},<{high} but found {module.__version__}; install the '
+                f'versions of requirements/run.txt (or requirements/openmmlab.txt) into this environment.')
+
+
+def register_config_packages() -> None:
+    """Make ``_base_ = 'mimhd_mm::...'`` and ``'mmseg::...'`` resolve, on both stacks.
+
+    mmengine resolves a ``package::`` prefix by a fixed list of packages. Our own name is not in it, and the list
+    maps ``mmseg`` to a distribution name that is not installed where the continued packages are.
+    """
+    MODULE2PACKAGE.setdefault('mimhd_mm', 'mimhd_mm')
+    if not is_installed(MODULE2PACKAGE['mmseg']) and is_installed('onedl-mmsegmentation'):
+        MODULE2PACKAGE['mmseg'] = 'onedl-mmsegmentation'
+
+
+def register_safe_globals() -> None:
+    """Allow the harmless types that mmengine's checkpoints hold when tensors alone are unpickled.
+
+    Without them ``torch.load(weights_only=True)`` refuses any checkpoint whose message hub has seen a numpy
+    scalar (mmseg's metrics leave some), and a caller may then fall back to unpickling whatever is in the file.
+    """
+    if not hasattr(torch.serialization, 'add_safe_globals'):  # torch < 2.4
+        return
+    from mmengine.logging.history_buffer import HistoryBuffer
+    core = np._core if hasattr(np, '_core') else np.core
+    dtypes = {type(np.dtype(kind)) for kind in ('f2', 'f4', 'f8', 'i4', 'i8', 'u1', 'u4', '?')}
+    torch.serialization.add_safe_globals([
+        HistoryBuffer, np.dtype, np.ndarray, core.multiarray.scalar, core.multiarray._reconstruct, *dtypes])

@@ -1,0 +1,4 @@
+"""Datasets."""
+from .tiny_imagenet import TinyImageNet
+
+__all__ = ['TinyImageNet']

@@ -1,0 +1,98 @@
+"""From a config file and command line options to a Runner: shared by ``tools/train.py`` and ``tools/test.py``."""
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Callable, Optional
+
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.dist import init_dist
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from ..errors import UserInputError, root_cause
+from .preflight import check_config
+
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments that training and testing share; names and meanings are OpenMMLab's."""
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--work-dir', help='folder for logs and checkpoints; default work_dirs/<config name>')
+    parser.add_argument('--amp', action='store_true',
+                        help='mixed precision: fp16 with loss scaling on a GPU, bf16 on a CPU')
+    parser.add_argument('--no-pin-memory', action='store_true', help='set pin_memory=False in every dataloader')
+    parser.add_argument('--no-persistent-workers', action='store_true',
+                        help='set persistent_workers=False in every dataloader')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+                        help='override settings of the config, e.g. train_cfg.max_epochs=10 or key="[a,b]"')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
+                        help='what started the processes')
+    # torch.distributed.launch passes --local-rank (torch 2) or --local_rank (torch 1)
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+def load_config(args: argparse.Namespace) -> Config:
+    """Read ``args.config`` and apply the shared arguments.
+
+    Raises:
+        UserInputError: If the file is missing or cannot be parsed.
+    """
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    if not Path(args.config).is_file():
+        raise UserInputError(f'No config file {args.config!r}; the ones of this project are under configs/.')
+    try:
+        cfg = Config.fromfile(args.config)
+    except (SyntaxError, AttributeError, KeyError, FileNotFoundError, ModuleNotFoundError) as error:
+        raise UserInputError(f'The config {args.config!r} cannot be read: {error}') from error
+
+    cfg.launcher = args.launcher
+    if args.work_dir is not None:
+        cfg.work_dir = args.work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = str(Path('work_dirs') / Path(args.config).stem)
+
+    if cfg.get('default_scope') != 'mmseg':  # mmpretrain's data preprocessors expect stacked batches
+        for loader in filter(cfg.get, LOADERS):
+            cfg[loader].setdefault('collate_fn', dict(type='default_collate'))
+    if args.cfg_options is not None:
+        cfg.merge_from_dict(args.cfg_options)
+    for loader in filter(cfg.get, LOADERS):
+        if args.no_pin_memory:
+            cfg[loader].pin_memory = False
+        if args.no_persistent_workers or not cfg[loader].get('num_workers'):
+            cfg[loader].persistent_workers = False
+    if args.amp:
+        use_amp(cfg)
+    return cfg
+
+
+def use_amp(cfg: Config) -> None:
+    """Switch ``cfg.optim_wrapper`` to mixed precision: mmengine's on a GPU, :class:`CPUAmpOptimWrapper` without."""
+    if torch.cuda.is_available():
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    else:
+        cfg.optim_wrapper.type = 'mimhd_mm.CPUAmpOptimWrapper'
+        cfg.optim_wrapper.pop('loss_scale', None)
+
+
+def build_runner(cfg: Config) -> Runner:
+    """Check ``cfg``, start the process group where there is one, and build the Runner.
+
+    Without a GPU the group is gloo's, whatever backend the config names: nccl exists on GPUs only.
+    """
+    check_config(cfg)
+    if cfg.launcher != 'none' and not torch.cuda.is_available():
+        init_dist(cfg.launcher, **{**cfg.get('env_cfg', {}).get('dist_cfg', {}), 'backend': 'gloo'})
+    return Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
+
+
+def run_tool(main: Callable[[Optional[list]], Optional[int]], argv: Optional[list] = None) -> None:
+    """Call ``main`` and turn wrong input into one sentence on stderr and exit status 1."""
+    try:
+        sys.exit(main(argv))
+    except UserInputError as error:
+        sys.exit(f'error: {root_cause(error)}')

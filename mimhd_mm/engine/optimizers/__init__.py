@@ -1,0 +1,4 @@
+"""Optimiser wrappers and constructors."""
+from .cpu_amp_optim_wrapper import CPUAmpOptimWrapper
+
+__all__ = ['CPUAmpOptimWrapper']

@@ -1,0 +1,80 @@
+"""Look at what a config names before anything is built: folders, images, devices."""
+from pathlib import Path
+from typing import Iterator, Tuple
+
+import torch
+from mmengine.config import Config
+from PIL import Image, UnidentifiedImageError
+
+from ..errors import UserInputError
+
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')
+GPU_WRAPPERS = ('AmpOptimWrapper', 'ApexOptimWrapper')
+
+
+def check_config(cfg: Config) -> None:
+    """Check everything that can be checked without building a model.
+
+    Args:
+        cfg (Config): A config of mmpretrain's or mmsegmentation's kind.
+
+    Raises:
+        UserInputError: With the first problem found.
+    """
+    check_device(cfg)
+    for key, dataset in _datasets(cfg):
+        check_image_folder(key, dataset)
+
+
+def check_device(cfg: Config) -> None:
+    """Refuse GPU-only mixed precision where there is no GPU.
+
+    Raises:
+        UserInputError: If ``optim_wrapper`` needs a device that is not there.
+    """
+    wrapper = str(cfg.get('optim_wrapper', {}).get('type', 'OptimWrapper')).split('.')[-1]
+    if wrapper in GPU_WRAPPERS and not torch.cuda.is_available():
+        raise UserInputError(
+            f'The config asks for {wrapper}, which needs a GPU, and none is visible; pass --amp for bf16 on this CPU, '
+            f'or --cfg-options optim_wrapper.type=OptimWrapper for float32.')
+
+
+def _datasets(cfg: Config) -> Iterator[Tuple[str, dict]]:
+    for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        dataset = (cfg.get(loader) or {}).get('dataset')
+        while dataset is not None and 'dataset' in dataset:  # RepeatDataset and its kin
+            dataset = dataset['dataset']
+        if isinstance(dataset, dict):
+            yield f'{loader}.dataset', dataset
+
+
+def check_image_folder(key: str, dataset: dict) -> None:
+    """Find the folder a dataset config points at and open one image of it.
+
+    Args:
+        key (str): The config key, for the message.
+        dataset (dict): A dataset config with ``data_root`` and, maybe, ``data_prefix`` and ``split``.
+
+    Raises:
+        UserInputError: If the folder is missing or empty, or its first image does not decode.
+    """
+    prefix = dataset.get('data_prefix') or ''
+    if isinstance(prefix, dict):
+        prefix = prefix.get('img_path', '')
+    root = Path(dataset.get('data_root') or '')
+    folder = root / prefix
+    if not prefix and dataset.get('split') and (root / dataset['split']).is_dir():
+        folder = root / dataset['split']
+    if not (dataset.get('data_root') or prefix) or '://' in str(dataset.get('data_root')):
+        return
+    if not folder.is_dir():
+        raise UserInputError(f'{key}: no folder {str(folder)!r}; '
+                             f'point it at your images with --cfg-options {key}.data_root=FOLDER.')
+    first = next((path for path in folder.rglob('*') if path.suffix.lower() in IMAGE_SUFFIXES), None)
+    if first is None:
+        raise UserInputError(f'{key}: no image in {str(folder)!r} or below; expected {", ".join(IMAGE_SUFFIXES)}.')
+    try:
+        with Image.open(first) as image:
+            image.load()
+    except (UnidentifiedImageError, OSError, ValueError) as error:
+        raise UserInputError(f'{key}: the image {str(first)!r} cannot be decoded ({error}); remove or replace it.') from error

@@ -1,0 +1,1 @@
+"""Models: see each file's first line for what it holds."""

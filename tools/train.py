@@ -1,0 +1,32 @@
+"""Train a model from a config of this project, of mmpretrain or of mmsegmentation.
+
+    python tools/train.py configs/pretrain/mimhd_vit-base-p16_8xb512-amp-coslr-100e_in1k.py
+"""
+import argparse
+
+from mimhd_mm.engine.launch import add_common_arguments, build_runner, load_config, run_tool
+
+
+def main(argv=None) -> None:
+    parser = argparse.ArgumentParser(description='Train a model')
+    add_common_arguments(parser)
+    parser.add_argument('--resume', nargs='?', const='auto',
+                        help='resume from a checkpoint, or from the newest of the work dir when none is given')
+    parser.add_argument('--no-validate', action='store_true', help='do not evaluate during training')
+    parser.add_argument('--auto-scale-lr', action='store_true',
+                        help='scale the learning rate by actual / base batch size (auto_scale_lr of the config)')
+    args = parser.parse_args(argv)
+
+    cfg = load_config(args)
+    if args.resume is not None:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == 'auto' else args.resume
+    if args.no_validate:
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    if args.auto_scale_lr:
+        cfg.auto_scale_lr = dict(cfg.auto_scale_lr, enable=True)
+    build_runner(cfg).train()
+
+
+if __name__ == '__main__':
+    run_tool(main)
