@@ -1,4 +1,6 @@
 """What this package asks of the stack below it: versions, config look-up, safe loading."""
+import pickle
+
 import mmcv
 import mmengine
 import numpy as np
@@ -55,4 +57,13 @@ def register_safe_globals() -> None:
     core = np._core if hasattr(np, '_core') else np.core
     dtypes = {type(np.dtype(kind)) for kind in ('f2', 'f4', 'f8', 'i4', 'i8', 'u1', 'u4', '?')}
     torch.serialization.add_safe_globals([
-        HistoryBuffer, np.dtype, np.ndarray, core.multiarray.scalar, core.multiarray._reconstruct, *dtypes])
+        HistoryBuffer, np.dtype, np.ndarray, core.multiarray.scalar, core.multiarray._reconstruct, *dtypes,
+        (_history_buffer_method, 'builtins.getattr')])
+
+
+def _history_buffer_method(owner: object, name: str) -> object:
+    """What stands for ``getattr`` in a checkpoint: a pickled log buffer names its statistics by it, nothing else does."""
+    from mmengine.logging.history_buffer import HistoryBuffer
+    if owner is not HistoryBuffer or name.startswith('__'):
+        raise pickle.UnpicklingError(f'attribute {name!r} of {owner!r} was asked for')
+    return getattr(owner, name)

@@ -1,1 +1,14 @@
-"""Models: see each file's first line for what it holds."""
+"""Models. Layers, from the bottom: relation, views; backbones, necks, losses, matchers; heads, target generators;
+algorithms. Imports only go down."""
+from .backbones import RelationViT
+from .heads import RelationDistillHead
+from .losses import RelationDistillLoss
+from .matchers import AttentionHeadMatcher, AverageHeadMatcher, HeadMatcher, OneToOneHeadMatcher, SelectHeadMatcher
+from .necks import DualViewMAEDecoder
+from .selfsup import MIMHD
+from .target_generators import MAETeacher
+
+__all__ = [
+    'AttentionHeadMatcher', 'AverageHeadMatcher', 'DualViewMAEDecoder', 'HeadMatcher', 'MAETeacher', 'MIMHD',
+    'OneToOneHeadMatcher', 'RelationDistillHead', 'RelationDistillLoss', 'RelationViT', 'SelectHeadMatcher',
+]

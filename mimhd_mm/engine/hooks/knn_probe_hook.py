@@ -1,0 +1,109 @@
+"""``KNNProbeHook``: does pre-training work? k-NN accuracy of the student between its untrained self and its teacher."""
+from typing import Callable, Optional
+
+from mmengine.dist import barrier, is_main_process
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from torch import nn
+
+from ...evaluation import KNNProbe
+from ...registry import HOOKS
+from ..loading import build_teacher, build_untrained
+from ..preflight import check_image_folder
+
+
+@HOOKS.register_module()
+class KNNProbeHook(Hook):
+    """Score the backbone by weighted k-NN on frozen features while it pre-trains.
+
+    Before training: the untrained student, which is what chance and the architecture alone are worth, and the whole
+    teacher, which is what there is to learn. Then the student, every ``interval`` epochs and after the last one: ::
+
+        k-NN top-1 (k=20): untrained 6.10, epoch 10 11.32, teacher 14.80
+
+    The visualizer gets the same numbers as ``knn/student``, ``knn/untrained`` and ``knn/teacher``, by epoch.
+
+    Training goes on as if the hook were not there: modes and random states are given back. Rank 0 evaluates, in
+    float32, and the others wait for it, so a probe has to be shorter than the process group's timeout (nccl: 10
+    minutes); ``max_train`` and ``max_test`` see to that. Works with every mmpretrain pre-training model whose backbone
+    is a ``VisionTransformer``; without a ``target_generator`` of a MAE file (``MAE``) there is no teacher's number.
+
+    Args:
+        train (dict): Config of the labelled dataset whose images vote; see
+            :class:`~mimhd_mm.evaluation.KNNProbe` for what its pipeline has to be like.
+        test (dict): Config of the labelled dataset that is scored.
+        interval (int): Epochs between two probes. Defaults to 10.
+        k (int): Neighbours that vote. Defaults to 20 (DINO).
+        temperature (float): Of the votes. Defaults to 0.07 (DINO).
+        batch_size (int): Images a forward pass. Defaults to 128.
+        num_workers (int): Loader processes. Defaults to 2.
+        max_train (int, optional): Take this many images, evenly spaced. None takes all. Defaults to None.
+        max_test (int, optional): The same for ``test``. Defaults to None.
+        feature (str): ``'avg'``, the mean of the patch tokens, or ``'cls'``. Defaults to ``'avg'``.
+        teacher (bool): Score the teacher. Defaults to True.
+        baseline (bool): Score the untrained student. Where a checkpoint was loaded, it is built anew from the
+            config and the run's seed. Defaults to True.
+
+    Raises:
+        UserInputError: Before training, if a folder or an option is wrong.
+    """
+
+    def __init__(self, train: dict, test: dict, interval: int = 10, k: int = 20, temperature: float = 0.07,
+                 batch_size: int = 128, num_workers: int = 2, max_train: Optional[int] = None,
+                 max_test: Optional[int] = None, feature: str = 'avg', teacher: bool = True,
+                 baseline: bool = True) -> None:
+        self.settings = dict(train=train, test=test, k=k, temperature=temperature, batch_size=batch_size,
+                             num_workers=num_workers, max_train=max_train, max_test=max_test, feature=feature)
+        self.interval = interval
+        self.teacher = teacher
+        self.baseline = baseline
+        self.scores = {}
+
+    def before_train(self, runner: Runner) -> None:
+        """Check the folders; score the untrained student and the teacher."""
+        for name in ('train', 'test'):
+            check_image_folder(f'{self._config_key(runner)}.{name}', self.settings[name])
+        self.probe = KNNProbe(**self.settings)
+        self._on_main_process(self._score_references, runner)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Score the student."""
+        if self.every_n_epochs(runner, self.interval) or self.is_last_train_epoch(runner):
+            self._on_main_process(self._score_student, runner)
+
+    def _on_main_process(self, score: Callable[[Runner, nn.Module], None], runner: Runner) -> None:
+        if is_main_process():
+            score(runner, runner.model.module if is_model_wrapper(runner.model) else runner.model)
+        barrier()
+
+    def _score_references(self, runner: Runner, model: nn.Module) -> None:
+        if self.baseline:
+            untrained = model
+            if runner._has_loaded:
+                untrained = build_untrained(runner.cfg, runner.seed).to(model.data_preprocessor.device)
+            self.scores['untrained'] = self.probe.score_backbone(untrained.backbone, model.data_preprocessor)
+        generator = getattr(model, 'target_generator', None)
+        if self.teacher and hasattr(generator, 'checkpoint') and hasattr(generator, 'arch'):
+            teacher = build_teacher(generator.checkpoint, generator.arch, generator.img_size, generator.patch_size)
+            teacher = teacher.to(model.data_preprocessor.device)
+            self.scores['teacher'] = self.probe.score_backbone(teacher, model.data_preprocessor)
+        if self.scores:
+            self._report(runner, runner.epoch, self.scores)
+
+    def _score_student(self, runner: Runner, model: nn.Module) -> None:
+        student = self.probe.score_backbone(model.backbone, model.data_preprocessor)
+        self._report(runner, runner.epoch + 1, {**self.scores, 'student': student})
+
+    def _report(self, runner: Runner, epoch: int, scores: dict) -> None:
+        captions = dict(untrained='untrained', student=f'epoch {epoch}', teacher='teacher')
+        line = ', '.join(f'{caption} {scores[name]:.2f}' for name, caption in captions.items() if name in scores)
+        runner.logger.info(f'k-NN top-1 (k={self.probe.k}): {line}')
+        runner.visualizer.add_scalars({f'knn/{name}': score for name, score in scores.items()}, step=epoch)
+
+    def _config_key(self, runner: Runner) -> str:
+        """How ``--cfg-options`` names this hook."""
+        for index, hook in enumerate(runner.cfg.get('custom_hooks') or []):
+            if isinstance(hook, dict) and str(hook.get('type')).split('.')[-1] == type(self).__name__:
+                return f'custom_hooks.{index}'
+        return type(self).__name__

@@ -1,0 +1,255 @@
+"""Models and images for a look from outside: from a config and a checkpoint, without a Runner."""
+import inspect
+import random
+from pathlib import Path
+from typing import List, Optional, Type, Union
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.model import BaseDataPreprocessor
+from mmengine.registry import init_default_scope
+from mmpretrain.models import VisionTransformer
+from PIL import Image
+from torch import Tensor, nn
+
+from ..errors import UserInputError
+from ..models.mae_files import read_mae_file
+from ..registry import DATASETS, MODELS, TRANSFORMS
+from ..states import kept_random_states
+from .preflight import IMAGE_SUFFIXES
+
+
+def read_config(path: Union[str, Path]) -> Config:
+    """Read a config and make its default scope the current one.
+
+    Raises:
+        UserInputError: If the file is missing, cannot be parsed or holds no model with a backbone.
+    """
+    if not Path(path).is_file():
+        raise UserInputError(f'No config file {str(path)!r}; the ones of this project are under configs/.')
+    try:
+        cfg = Config.fromfile(path)
+    except (SyntaxError, AttributeError, KeyError, FileNotFoundError, ModuleNotFoundError) as error:
+        raise UserInputError(f'The config {str(path)!r} cannot be read: {error}') from error
+    if 'backbone' not in cfg.get('model', {}):
+        raise UserInputError(f'The config {str(path)!r} has no model with a backbone; give one that trains a model.')
+    init_default_scope(cfg.get('default_scope', 'mmpretrain'))
+    return cfg
+
+
+def build_model(cfg: Config) -> nn.Module:
+    """Build ``cfg.model`` as the Runner does, with the top level's ``data_preprocessor``; weights not initialised."""
+    model = dict(cfg.model)
+    if cfg.get('data_preprocessor') is not None:
+        model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    return MODELS.build(model)
+
+
+def build_untrained(cfg: Config, seed: int) -> nn.Module:
+    """The model of a run with this seed as it was before the first step; global random states stay as they are."""
+    with kept_random_states():
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        model = build_model(cfg)
+        model.init_weights()
+    return model
+
+
+def build_teacher(checkpoint: Union[str, Path], arch: dict, img_size: int, patch_size: int,
+                  kind: Type[VisionTransformer] = VisionTransformer, **kwargs) -> VisionTransformer:
+    """The whole encoder of a MAE file, to its last block, with the final norm.
+
+    A distillation run keeps only the blocks it needs; this is the network whose features the student is after.
+
+    Args:
+        checkpoint (str | Path): A file that :func:`~mimhd_mm.models.mae_files.read_mae_file` reads.
+        arch (dict): ``embed_dims``, ``num_layers``, ``num_heads`` and ``feedforward_channels`` of the file's encoder.
+        img_size (int): Pixels.
+        patch_size (int): Pixels.
+        kind (type): Class to build. Defaults to ``VisionTransformer``.
+        **kwargs: Further arguments of it.
+
+    Raises:
+        UserInputError: If the file cannot be read or its sizes are not those of ``arch``.
+    """
+    backbone = kind(arch=dict(arch), img_size=img_size, patch_size=patch_size, out_type='raw', **kwargs)
+    load_exactly(backbone, read_mae_file(checkpoint).encoder, checkpoint)
+    return backbone
+
+
+def teacher_settings(cfg: Config) -> Optional[dict]:
+    """Arguments for :func:`build_teacher` from a config, or None where it names no teacher's file, or one not here."""
+    teacher = cfg.model.get('target_generator') or {}
+    if not {'checkpoint', 'arch'} <= set(teacher) or not Path(teacher['checkpoint']).is_file():
+        return None
+    # what the config leaves out has the class's default: ask the class, by building it (no file is read for that)
+    built = MODELS.build(dict(teacher))
+    return dict(checkpoint=built.checkpoint, arch=built.arch, img_size=built.img_size, patch_size=built.patch_size)
+
+
+def read_weights(checkpoint: Union[str, Path]) -> dict:
+    """The state dict of a checkpoint, unpickled safely.
+
+    Raises:
+        UserInputError: If the file is missing or is no checkpoint.
+    """
+    if not Path(checkpoint).is_file():
+        raise UserInputError(f'No checkpoint {str(checkpoint)!r}; training writes them into its work dir as '
+                             f'epoch_<n>.pth.')
+    try:
+        file = torch.load(checkpoint, map_location='cpu', weights_only=True)
+        state = file.get('state_dict', file)
+    except Exception as error:
+        raise UserInputError(f'{str(checkpoint)!r} cannot be read as a checkpoint of weights '
+                             f'({type(error).__name__}); give a file that training wrote.') from error
+    return state
+
+
+def load_exactly(module: nn.Module, state: dict, source: Union[str, Path], forgive: str = '\0') -> None:
+    """Load every tensor of ``module`` from ``state``.
+
+    Args:
+        module (nn.Module): What is loaded.
+        state (dict): Its state dict.
+        source (str | Path): Where it is from, for the message.
+        forgive (str): Names that start so may be missing. Defaults to none.
+
+    Raises:
+        UserInputError: If a tensor is missing, unknown or of another shape.
+    """
+    own = module.state_dict()
+    missing = sorted(key for key in set(own) - set(state) if not key.startswith(forgive))
+    unknown = sorted(set(state) - set(own))
+    resized = [key for key in own if key in state and key != 'pos_embed' and own[key].shape != state[key].shape]
+    for problem, keys in (('lacks', missing), ('has the unknown', unknown), ('has another shape of', resized)):
+        if keys:
+            raise UserInputError(f'{str(source)!r} {problem} {keys[0]!r} ({len(keys)} such tensors); give the config '
+                                 f'that belongs to the checkpoint.')
+    module.load_state_dict(state, strict=False)
+
+
+def load_backbone(cfg: Config, checkpoint: Union[str, Path], kind: Optional[Type[VisionTransformer]] = None
+                  ) -> VisionTransformer:
+    """The trained backbone of a checkpoint; the teacher's file is not needed for that.
+
+    Args:
+        cfg (Config): The config of the run.
+        checkpoint (str | Path): Any of its checkpoints.
+        kind (type, optional): A subclass of ``VisionTransformer`` to build where the config's backbone is not one of
+            it, with what the config says about the architecture. None keeps the config's class. Defaults to None.
+
+    Raises:
+        UserInputError: If the two do not belong together.
+    """
+    backbone = MODELS.build(dict(cfg.model.backbone))
+    if kind is not None and not isinstance(backbone, kind):
+        if not isinstance(backbone, VisionTransformer):
+            raise UserInputError(f'The config has a {type(backbone).__name__} for a backbone; expected a '
+                                 f'VisionTransformer or a subclass of it.')
+        settings = inspect.signature(VisionTransformer).parameters
+        backbone = kind(**{name: value for name, value in cfg.model.backbone.items()
+                           if name in settings and name not in ('init_cfg', 'out_type')})
+    weights = {key[len('backbone.'):]: value for key, value in read_weights(checkpoint).items()
+               if key.startswith('backbone.')}
+    load_exactly(backbone, weights, checkpoint)
+    return backbone
+
+
+def load_model(cfg: Config, checkpoint: Union[str, Path]) -> nn.Module:
+    """The whole model of a checkpoint, in evaluation mode; what is never saved, the teacher, is from its own file.
+
+    Raises:
+        UserInputError: If the two do not belong together, or the teacher's file is not there.
+    """
+    model = build_untrained(cfg, seed=0)
+    load_exactly(model, read_weights(checkpoint), checkpoint, forgive='target_generator.')
+    model.eval()
+    return model
+
+
+def build_preprocessor(cfg: Config) -> BaseDataPreprocessor:
+    """The data preprocessor of ``cfg``, wherever it stands."""
+    preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor')
+    if preprocessor is None:
+        raise UserInputError('The config has no data_preprocessor, so how its images are normalised is unknown; add it.')
+    return MODELS.build(dict(preprocessor))
+
+
+def image_size(cfg: Config) -> int:
+    """Side in pixels that the config's backbone expects, 224 where it does not say."""
+    size = cfg.model.backbone.get('img_size', 224)
+    return size if isinstance(size, int) else size[0]
+
+
+def list_images(folder: Union[str, Path]) -> List[Path]:
+    """Every image file of a folder and below, sorted.
+
+    Raises:
+        UserInputError: If there is none.
+    """
+    paths = sorted(path for path in Path(folder).rglob('*') if path.suffix.lower() in IMAGE_SUFFIXES)
+    if not paths:
+        raise UserInputError(f'No image in {str(folder)!r} or below; give a folder with {", ".join(IMAGE_SUFFIXES)} '
+                             f'files.')
+    return paths
+
+
+def images_of(cfg: Config) -> List[Path]:
+    """The image files of the config's own validation set, or of its training set where it has none.
+
+    Raises:
+        UserInputError: If the config names no dataset.
+    """
+    loader = cfg.get('val_dataloader') or cfg.get('train_dataloader')
+    if loader is None:
+        raise UserInputError('The config names no dataset; give a folder with --images.')
+    dataset = DATASETS.build(dict(loader.dataset, pipeline=[]))
+    return [Path(dataset.get_data_info(i)['img_path']) for i in range(len(dataset))]
+
+
+def eval_pipeline(size: int, example: Union[str, Path]) -> List[dict]:
+    """Transforms that give images one size without chance.
+
+    Args:
+        size (int): Side in pixels.
+        example (str | Path): An image of the folder. Where its short edge is longer than ``size``, the short edge of
+            every image becomes 256/224 of ``size`` and the centre is cropped (as in ImageNet evaluation); else
+            images are resized to ``size`` x ``size`` whole.
+
+    Raises:
+        UserInputError: If the example does not decode.
+    """
+    try:
+        with Image.open(example) as image:
+            short = min(image.size)
+    except OSError as error:
+        raise UserInputError(f'The image {str(example)!r} cannot be decoded ({error}); remove or replace it.') from error
+    bicubic = dict(backend='pillow', interpolation='bicubic')
+    if short > size:
+        resize = [dict(type='ResizeEdge', scale=round(size * 256 / 224), edge='short', **bicubic),
+                  dict(type='CenterCrop', crop_size=size)]
+    else:
+        resize = [dict(type='Resize', scale=(size, size), **bicubic)]
+    return [dict(type='LoadImageFromFile'), *resize, dict(type='PackInputs')]
+
+
+def read_images(paths: List[Path], size: int, number: int, preprocess: BaseDataPreprocessor) -> Tensor:
+    """``number`` images at even distances in the list, as the model is given them.
+
+    Args:
+        paths (list[Path]): Image files.
+        size (int): Side in pixels.
+        number (int): How many, or all where the list is shorter.
+        preprocess (BaseDataPreprocessor): The model's.
+
+    Returns:
+        Tensor: (number, 3, size, size), normalised.
+    """
+    number = min(number, len(paths))
+    paths = [paths[i * len(paths) // number] for i in range(number)]
+    pipeline = Compose([TRANSFORMS.build(step) for step in eval_pipeline(size, paths[0])])
+    images = torch.stack([pipeline(dict(img_path=str(path)))['inputs'] for path in paths])  # (B, 3, H, W) uint8
+    return preprocess(dict(inputs=images, data_samples=None))['inputs']  # (B, 3, H, W)

@@ -1,0 +1,4 @@
+"""Backbones."""
+from .relation_vit import RelationViT
+
+__all__ = ['RelationViT']

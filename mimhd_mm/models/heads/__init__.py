@@ -1,0 +1,4 @@
+"""Heads."""
+from .relation_distill_head import RelationDistillHead
+
+__all__ = ['RelationDistillHead']

@@ -1,0 +1,79 @@
+"""``RelationDistillHead``: relations of two networks in, losses out (eqs. 1-7)."""
+from typing import Dict, Sequence
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from ...errors import UserInputError
+from ...registry import MODELS
+from ..matchers import HeadMatcher
+from ..relation import QKV, check_pair, log_relation
+
+
+@MODELS.register_module()
+class RelationDistillHead(BaseModule):
+    """Compares the student's relations with the teacher's, pair by pair, head by head.
+
+    Reduction: mean over images, query tokens and student heads, sum over teacher heads, whose weights sum to 1. So
+    with as many heads on both sides and one-to-one matching the loss is TinyMIM's.
+
+    Args:
+        student_heads (int): M2; filled in by the algorithm.
+        teacher_heads (int): M1; filled in by the algorithm.
+        pairs (Sequence[str]): Relations to distil, keys of ``mimhd_mm.models.relation.PAIRS``; each has its own
+            matcher. Defaults to ``('qk', 'vv')`` (paper).
+        matcher (dict): A head matcher. Defaults to ``dict(type='AttentionHeadMatcher')`` (paper).
+        loss (dict): What compares two relations. Defaults to ``dict(type='RelationDistillLoss', criterion='KL')``.
+        with_cls_token (bool): Whether the [class] token takes part as query and key. Defaults to False (paper).
+
+    Raises:
+        UserInputError: If a pair or a type is unknown, or ``pairs`` is empty.
+    """
+
+    def __init__(self, student_heads: int, teacher_heads: int, pairs: Sequence[str] = ('qk', 'vv'),
+                 matcher: dict = dict(type='AttentionHeadMatcher'),
+                 loss: dict = dict(type='RelationDistillLoss', criterion='KL'),
+                 with_cls_token: bool = False) -> None:
+        super().__init__()
+        self.pairs = tuple(check_pair(pair) for pair in pairs)
+        if not self.pairs or len(set(self.pairs)) < len(self.pairs):
+            raise UserInputError(f'`pairs` names each relation to distil once, not {tuple(pairs)!r}.')
+        if MODELS.get(matcher['type']) is None or not issubclass(MODELS.get(matcher['type']), HeadMatcher):
+            known = sorted(name for name, cls in MODELS.module_dict.items() if issubclass(cls, HeadMatcher))
+            raise UserInputError(f'Unknown matcher {matcher["type"]!r}; choose from {", ".join(known)}.')
+        self.matchers = nn.ModuleDict({
+            pair: MODELS.build(dict(matcher, student_heads=student_heads, teacher_heads=teacher_heads))
+            for pair in self.pairs})
+        self.loss_module = MODELS.build(loss)
+        self.with_cls_token = with_cls_token
+
+    def loss(self, student: QKV, teacher: QKV) -> Dict[str, Tensor]:
+        """Distil every pair.
+
+        Args:
+            student (QKV): Each (B, M2, 1 + N, d2), [class] token first.
+            teacher (QKV): Each (B, M1, 1 + N, d1), [class] token first; gets no gradient.
+
+        Returns:
+            dict: ``loss_<pair>`` for each pair, and ``loss_<pair>_balance`` where the matcher has a penalty.
+        """
+        if not self.with_cls_token:
+            student, teacher = student.without_cls(), teacher.without_cls()
+        losses = {}
+        for pair in self.pairs:
+            matcher = self.matchers[pair]
+            with torch.no_grad():
+                target = log_relation(teacher, pair)  # (B, M1, N, N), eq. 1
+            output, target = matcher.prepare(log_relation(student, pair), target)  # (B, M2, N, N), (B, M1, N, N)
+            distance = self.loss_module(output, target)  # (B, M2, M1)
+            weight = matcher(output, target, distance)  # (B, M2, M1), eqs. 4-6
+            losses[f'loss_{pair}'] = (weight * distance).sum(-1).mean()  # eq. 7
+            if (penalty := matcher.penalty(weight)) is not None:
+                losses[f'loss_{pair}_balance'] = penalty
+        return losses
+
+    def diagnostics(self) -> Dict[str, Tensor]:
+        """``head_entropy_<pair>``, ``head_coverage_<pair>`` and ``head_spread_<pair>`` of the last batch."""
+        return {f'{name}_{pair}': value for pair in self.pairs
+                for name, value in self.matchers[pair].diagnostics().items()}

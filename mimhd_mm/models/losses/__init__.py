@@ -1,0 +1,4 @@
+"""Losses."""
+from .relation_loss import RelationDistillLoss
+
+__all__ = ['RelationDistillLoss']

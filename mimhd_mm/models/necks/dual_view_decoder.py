@@ -1,0 +1,98 @@
+"""``DualViewMAEDecoder``: the teacher's decoder on two complementary views of the student's tokens (eqs. 8-9)."""
+from typing import Optional, Tuple
+
+from einops import rearrange
+from mmpretrain.models.necks import MAEPretrainDecoder
+from torch import Tensor, nn
+
+from ...errors import UserInputError
+from ...registry import MODELS
+from ..checkpointing import keep_out_of_checkpoints
+from ..mae_files import Tensors, load_verified, resize_positions
+from ..views import check_views, hide
+
+
+@MODELS.register_module()
+class DualViewMAEDecoder(MAEPretrainDecoder):
+    """Reconstructs each view's hidden patches from the tokens that the view shows.
+
+    Both views run as one batch of 2 B. The student saw the whole image; its output tokens are what is hidden. The
+    decoder is the teacher's, and a linear layer in front maps the student's width to the teacher's where they differ.
+
+    Args:
+        student_dims (int): Width of the student; filled in by the algorithm.
+        num_patches (int): N of the image size configured; filled in by the algorithm.
+        num_views (int): 2, complementary (paper), or 1 (Figure 6). Defaults to 2.
+        mask_ratio (float): Share of the patches that view 1 hides; view 2 hides the rest. Defaults to 0.5 (paper).
+        frozen (bool): Keep the teacher's decoder as it is. Gradients pass through it to the student all the same;
+            the connector and the mask token learn. Defaults to True (our choice; the paper says "reused").
+        connector (str): ``'linear'``, student width to the teacher's encoder width, then the teacher's own
+            ``decoder_embed`` (nothing where the widths agree); or ``'direct'``, one new layer from the student's
+            width to the decoder's in place of ``decoder_embed``. Defaults to ``'linear'`` (our choice).
+        embed_dim (int): Width of the teacher's encoder. Defaults to 1024, ViT-L.
+        **kwargs: Arguments of ``MAEPretrainDecoder``: ``decoder_embed_dim``, ``decoder_depth``, ...
+
+    Raises:
+        UserInputError: If a value is out of its range.
+    """
+
+    CONNECTORS = ('linear', 'direct')
+    LEARNED = ('connector.', 'mask_token')  # also where the decoder is frozen
+
+    def __init__(self, student_dims: int, num_patches: int = 196, *, num_views: int = 2, mask_ratio: float = 0.5,
+                 frozen: bool = True, connector: str = 'linear', embed_dim: int = 1024, **kwargs) -> None:
+        check_views(num_views, mask_ratio)
+        if connector not in self.CONNECTORS:
+            raise UserInputError(f'Unknown connector {connector!r}; choose from {", ".join(self.CONNECTORS)}.')
+        super().__init__(num_patches=num_patches, embed_dim=embed_dim, **kwargs)
+        self.num_views = num_views
+        self.mask_ratio = mask_ratio
+        self.frozen = frozen
+        if connector == 'direct':
+            self.connector = nn.Linear(student_dims, self.decoder_embed.out_features)
+            self.decoder_embed = nn.Identity()
+        else:
+            self.connector = nn.Identity() if student_dims == embed_dim else nn.Linear(student_dims, embed_dim)
+        if frozen:
+            for name, parameter in self.named_parameters():
+                parameter.requires_grad = name.startswith(self.LEARNED)
+            keep_out_of_checkpoints(self, lambda name: not name.startswith(self.LEARNED))
+
+    def load_decoder(self, tensors: Tensors, path: str) -> None:
+        """Load the teacher's decoder and verify it; the connector keeps its own start.
+
+        Args:
+            tensors (dict): Tensors of a ``MAEPretrainDecoder``.
+            path (str): The file they come from, for messages.
+
+        Raises:
+            UserInputError: If a tensor is missing or has another shape.
+        """
+        side = int(self.num_patches ** .5)
+        if side * side == self.num_patches:
+            tensors = dict(tensors, decoder_pos_embed=resize_positions(tensors['decoder_pos_embed'], (side, side)))
+        own = nn.Module()  # everything but the connector
+        for name, module in self.named_children():
+            if name != 'connector':
+                own.add_module(name, module)
+        own.mask_token, own.decoder_pos_embed = self.mask_token, self.decoder_pos_embed
+        load_verified(own, tensors, path)
+
+    def forward(self, tokens: Tensor, masks: Tensor, grid: Optional[Tuple[int, int]] = None) -> Tensor:
+        """Predict the pixels of every patch in every view.
+
+        Args:
+            tokens (Tensor): The student's, (B, 1 + N, D), [class] first.
+            masks (Tensor): (V, B, N) bool, True = hidden in that view.
+            grid (tuple, optional): Rows and columns of patches, where they are not the configured square.
+
+        Returns:
+            Tensor: (V, B, N, p * p * 3), in the units the decoder was trained for.
+        """
+        x = self.decoder_embed(self.connector(tokens))  # (B, 1 + N, C)
+        x = hide(x, self.mask_token, masks)  # (V B, 1 + N, C), eq. 8
+        x = x + (self.decoder_pos_embed if grid is None else resize_positions(self.decoder_pos_embed, grid))
+        for block in self.decoder_blocks:
+            x = block(x)  # (V B, 1 + N, C)
+        x = self.decoder_pred(self.decoder_norm(x)[:, 1:])  # (V B, N, p p 3), eq. 9
+        return rearrange(x, '(v b) n p -> v b n p', v=len(masks))

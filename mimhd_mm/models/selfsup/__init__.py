@@ -1,0 +1,4 @@
+"""Algorithms."""
+from .mimhd import MIMHD, Reconstruction
+
+__all__ = ['MIMHD', 'Reconstruction']

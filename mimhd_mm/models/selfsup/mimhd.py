@@ -1,0 +1,131 @@
+"""``MIMHD``: the paper's algorithm."""
+from typing import Dict, List, NamedTuple, Optional
+
+import torch
+from mmengine.model import BaseModule
+from mmpretrain.models import BaseSelfSupervisor
+from mmpretrain.structures import DataSample
+from torch import Tensor
+
+from ...errors import UserInputError
+from ...registry import MODELS
+from ..views import draw_views, merge
+
+
+class Reconstruction(NamedTuple):
+    """What the decoder makes of a batch, in its own units.
+
+    Attributes:
+        views (Tensor): (V, B, N, p * p * 3), one prediction a view.
+        masks (Tensor): (V, B, N) bool, True = hidden in that view.
+        merged (Tensor): (B, N, p * p * 3), each patch from the view that did not see it.
+    """
+    views: Tensor
+    masks: Tensor
+    merged: Tensor
+
+
+@MODELS.register_module()
+class MIMHD(BaseSelfSupervisor):
+    """MIM-HD: head-level relation distillation and dual-view reconstruction.
+
+    Sizes that follow from others are filled in here and need not be repeated in a config: the head counts of
+    ``head``; ``student_dims``, ``num_patches``, ``patch_size`` and ``embed_dim`` of ``neck``; ``patch_size`` of
+    ``rec_head``.
+
+    Args:
+        backbone (dict): The student, a ``RelationViT``.
+        target_generator (dict): The teacher, a ``MAETeacher``.
+        head (dict): A ``RelationDistillHead``.
+        neck (dict, optional): A ``DualViewMAEDecoder``. None leaves reconstruction out. Defaults to None.
+        rec_head (dict, optional): A ``MAEPretrainHead``; its ``norm_pix`` must be as the teacher's decoder was
+            trained. Given together with ``neck``. Defaults to None.
+        rec_weight (float): alpha of eq. 11. The paper does not give it. 0 leaves reconstruction out.
+            Defaults to 1.0 (our choice).
+        **kwargs: Arguments of ``BaseSelfSupervisor``: ``data_preprocessor``, ``init_cfg``.
+
+    Raises:
+        UserInputError: If student and teacher see different grids of patches, or a setting contradicts another.
+    """
+
+    def __init__(self, backbone: dict, target_generator: dict, head: dict, neck: Optional[dict] = None,
+                 rec_head: Optional[dict] = None, rec_weight: float = 1.0, **kwargs) -> None:
+        if rec_weight < 0:
+            raise UserInputError(f'rec_weight (alpha of eq. 11) is not negative, but {rec_weight!r} was given.')
+        if rec_weight == 0:
+            neck = rec_head = None
+        if (neck is None) != (rec_head is None):
+            raise UserInputError('`neck` and `rec_head` belong together: give both, or neither (or rec_weight=0) to '
+                                 'distil without reconstruction.')
+        student, teacher = MODELS.build(backbone), MODELS.build(target_generator)
+        if tuple(student.patch_resolution) != tuple(teacher.encoder.patch_resolution):
+            raise UserInputError(
+                f'The student has {_by(student.patch_resolution)} patches and the teacher '
+                f'{_by(teacher.encoder.patch_resolution)}; choose img_size and patch_size of backbone and '
+                f'target_generator so that both see the same grid.')
+        patch_size = student.patch_embed.projection.kernel_size[0]
+        if neck is not None:
+            rows, columns = student.patch_resolution
+            neck = dict(dict(student_dims=student.embed_dims, num_patches=rows * columns, patch_size=patch_size,
+                             embed_dim=teacher.encoder.embed_dims), **neck)
+            rec_head = dict(dict(patch_size=patch_size), **rec_head)
+        head = dict(dict(student_heads=student.relation_heads, teacher_heads=teacher.relation_heads), **head)
+        super().__init__(backbone=student, neck=neck, head=head, target_generator=teacher, **kwargs)
+        self.rec_head: Optional[BaseModule] = rec_head and MODELS.build(rec_head)
+        self.rec_weight = rec_weight
+
+    def init_weights(self) -> None:
+        """Initialise the student, then load the teacher and its decoder, last, so that nothing writes over them."""
+        super().init_weights()
+        file = self.target_generator.load(need_decoder=self.with_neck)
+        if self.with_neck:
+            self.neck.load_decoder(file.decoder, file.path)
+
+    def extract_feat(self, inputs: Tensor):
+        """The student's features, as its ``VisionTransformer.forward`` gives them."""
+        return self.backbone(inputs)
+
+    def loss(self, inputs: Tensor, data_samples: Optional[List[DataSample]] = None, **kwargs) -> Dict[str, Tensor]:
+        """Eq. 11: ``L = L_R^QK + L_R^VV + alpha * L_REC``; the runner adds the parts up.
+
+        Args:
+            inputs (Tensor): (B, 3, H, W), normalised images.
+            data_samples (list, optional): Not used.
+
+        Returns:
+            dict: ``loss_qk`` and ``loss_vv`` (whatever ``head.pairs`` says), and ``loss_rec``, times alpha.
+        """
+        teacher = self.target_generator(inputs)  # each (B, M1, 1 + N, d1), no gradient
+        tokens, student = self.backbone.forward_relation(inputs)  # (B, 1 + N, D), each (B, M2, 1 + N, d2)
+        losses = self.head.loss(student, teacher)  # eqs. 1-7
+        if self.with_neck:
+            views, masks, merged = self.decode(tokens, inputs)  # eqs. 8-9
+            blind = masks.any(0).to(merged.dtype)  # (B, N), all of them with two views
+            losses['loss_rec'] = self.rec_weight * self.rec_head.loss(merged, inputs, blind)  # eq. 10
+        return losses
+
+    def decode(self, tokens: Tensor, images: Tensor, generator: Optional[torch.Generator] = None) -> Reconstruction:
+        """Draw views of the student's tokens (B, 1 + N, D) and reconstruct the images (B, 3, H, W) from them."""
+        batch, num_tokens = tokens.shape[0], tokens.shape[1] - 1
+        masks = draw_views(batch, num_tokens, self.neck.mask_ratio, self.neck.num_views, device=tokens.device,
+                           generator=generator)  # (V, B, N), eq. 8
+        patch_size = self.rec_head.patch_size
+        grid = (images.shape[-2] // patch_size, images.shape[-1] // patch_size)
+        views = self.neck(tokens, masks, grid)  # (V, B, N, p p 3), eq. 9
+        return Reconstruction(views, masks, merge(views, masks))
+
+    @torch.no_grad()
+    def reconstruct(self, images: Tensor, generator: Optional[torch.Generator] = None) -> Reconstruction:
+        """Reconstruct normalised images (B, 3, H, W), for looking at.
+
+        Raises:
+            UserInputError: If the model was built without a decoder.
+        """
+        if not self.with_neck:
+            raise UserInputError('This model was built without a decoder (rec_weight=0 or neck=None), so it cannot '
+                                 'reconstruct.')
+        return self.decode(self.backbone.forward_relation(images)[0], images, generator)
+
+
+def _by(grid) -> str:
+    return ' x '.join(map(str, grid))

@@ -1,0 +1,4 @@
+"""Target generators: frozen teachers."""
+from .mae_teacher import MAETeacher
+
+__all__ = ['MAETeacher']

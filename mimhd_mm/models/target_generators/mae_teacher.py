@@ -1,0 +1,98 @@
+"""``MAETeacher``: a frozen masked autoencoder's encoder, up to the q, k, v of one block."""
+from typing import Optional, Union
+
+import torch
+from mmengine.logging import print_log
+from mmengine.model import BaseModule
+from torch import Tensor
+
+from ...errors import UserInputError
+from ...registry import MODELS
+from ..backbones import RelationViT
+from ..checkpointing import keep_out_of_checkpoints
+from ..mae_files import MAEFile, load_verified, read_mae_file, resize_positions
+from ..relation import QKV
+
+
+@MODELS.register_module()
+class MAETeacher(BaseModule):
+    """Gives the relations to imitate. Never trains, never is in evaluation's or the optimiser's way, never is saved.
+
+    Only the blocks up to the tapped one are built, and that one only as far as its q, k, v projection. Weights are
+    read in :meth:`init_weights` and each tensor is compared with the file afterwards; position embeddings are
+    interpolated where the file's grid is another.
+
+    Args:
+        checkpoint (str): Path of an MAE file; see :func:`mimhd_mm.models.mae_files.read_mae_file` for the layouts.
+        arch (str | dict): Architecture of the file's encoder. Defaults to ``'large'`` (paper).
+        img_size (int | tuple): Pixels. Defaults to 224.
+        patch_size (int): Pixels. Defaults to 16.
+        block (int): The tapped block, counted from 1. Defaults to 18 of ViT-L's 24 (paper, Table 4).
+
+    Attributes:
+        sha256 (str, optional): Hash of the file, once it has been read.
+
+    Raises:
+        UserInputError: If the file cannot be used or does not fit the arguments.
+    """
+
+    def __init__(self, checkpoint: Optional[str], arch: Union[str, dict] = 'large', img_size: int = 224,
+                 patch_size: int = 16, block: int = 18, init_cfg: Optional[dict] = None) -> None:
+        super().__init__(init_cfg)
+        self.checkpoint = checkpoint
+        self.arch = RelationViT._settings(arch)
+        self.img_size = img_size
+        self.patch_size = patch_size
+        self.sha256: Optional[str] = None
+        self.encoder = RelationViT(
+            self.arch, img_size=img_size, patch_size=patch_size, relation_block=block, stop_at_relation=True)
+        self.requires_grad_(False)
+        self.train(False)
+        keep_out_of_checkpoints(self, lambda name: True)
+
+    @property
+    def relation_heads(self) -> int:
+        """M1, heads of the tapped block."""
+        return self.encoder.relation_heads
+
+    def init_weights(self) -> None:
+        """Nothing: the algorithm calls :meth:`load` last, so that no other initialiser writes over the weights."""
+
+    def load(self, need_decoder: bool = False) -> MAEFile:
+        """Read the file and load the encoder from it.
+
+        Args:
+            need_decoder (bool): Whether a file without a decoder is refused.
+
+        Returns:
+            MAEFile: What was read, for the decoder's owner.
+
+        Raises:
+            UserInputError: If the file cannot be used.
+        """
+        if self.checkpoint is None:
+            raise UserInputError('No teacher: set model.target_generator.checkpoint to the path of an MAE file.')
+        file = read_mae_file(self.checkpoint, need_decoder=need_decoder)
+        for name in ('embed_dims', 'num_layers', 'feedforward_channels'):
+            if getattr(file, name) != self.arch[name]:
+                raise UserInputError(f'{file.path!r} has {name}={getattr(file, name)}, but the teacher is configured '
+                                     f'with {self.arch[name]}; set model.target_generator.arch to match the file.')
+        if file.patch_size != self.patch_size:
+            raise UserInputError(f'{file.path!r} has patches of {file.patch_size} px, but the teacher is configured '
+                                 f'with {self.patch_size}; set model.target_generator.patch_size.')
+        tensors = dict(file.encoder)
+        tensors['pos_embed'] = resize_positions(tensors['pos_embed'], self.encoder.patch_resolution)
+        load_verified(self.encoder, tensors, file.path)
+        self.sha256 = file.sha256
+        print_log(f'Teacher: {file.path} ({file.source} layout, sha256 {file.sha256[:12]}), blocks 1 to '
+                  f'{self.encoder.relation_block} of {file.num_layers}.', logger='current')
+        return file
+
+    def train(self, mode: bool = True) -> 'MAETeacher':
+        """Stay in evaluation mode: ``model.train()`` comes by at every epoch."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> QKV:
+        """q, k, v of the tapped block for images (B, 3, H, W): each (B, M1, 1 + N, d1), [class] token first."""
+        return self.encoder.forward_relation(images)[1]
