@@ -2,7 +2,7 @@
 import inspect
 import random
 from pathlib import Path
-from typing import List, Optional, Type, Union
+from typing import Dict, List, Optional, Type, Union
 
 import numpy as np
 import torch
@@ -15,7 +15,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..errors import UserInputError
-from ..models.mae_files import read_mae_file
+from ..models import MAETeacher
+from ..models.mae_files import load_verified, read_mae_file, read_tensors, resize_positions
 from ..registry import DATASETS, MODELS, TRANSFORMS
 from ..states import kept_random_states
 from .preflight import IMAGE_SUFFIXES
@@ -58,7 +59,7 @@ def build_untrained(cfg: Config, seed: int) -> nn.Module:
     return model
 
 
-def build_teacher(checkpoint: Union[str, Path], arch: dict, img_size: int, patch_size: int,
+def build_teacher(checkpoint: Union[str, Path], arch: Union[str, dict], img_size: int, patch_size: int,
                   kind: Type[VisionTransformer] = VisionTransformer, **kwargs) -> VisionTransformer:
     """The whole encoder of a MAE file, to its last block, with the final norm.
 
@@ -66,7 +67,7 @@ def build_teacher(checkpoint: Union[str, Path], arch: dict, img_size: int, patch
 
     Args:
         checkpoint (str | Path): A file that :func:`~mimhd_mm.models.mae_files.read_mae_file` reads.
-        arch (dict): ``embed_dims``, ``num_layers``, ``num_heads`` and ``feedforward_channels`` of the file's encoder.
+        arch (str | dict): Architecture of the file's encoder; its head count is not in the file.
         img_size (int): Pixels.
         patch_size (int): Pixels.
         kind (type): Class to build. Defaults to ``VisionTransformer``.
@@ -75,60 +76,37 @@ def build_teacher(checkpoint: Union[str, Path], arch: dict, img_size: int, patch
     Raises:
         UserInputError: If the file cannot be read or its sizes are not those of ``arch``.
     """
-    backbone = kind(arch=dict(arch), img_size=img_size, patch_size=patch_size, out_type='raw', **kwargs)
-    load_exactly(backbone, read_mae_file(checkpoint).encoder, checkpoint)
+    arch = arch if isinstance(arch, str) else dict(arch)
+    backbone = kind(arch=arch, img_size=img_size, patch_size=patch_size, out_type='raw', **kwargs)
+    tensors = dict(read_mae_file(checkpoint).encoder)
+    tensors['pos_embed'] = resize_positions(tensors['pos_embed'], backbone.patch_resolution)
+    load_verified(backbone, tensors, str(checkpoint))
     return backbone
 
 
 def teacher_settings(cfg: Config) -> Optional[dict]:
     """Arguments for :func:`build_teacher` from a config, or None where it names no teacher's file, or one not here."""
     teacher = cfg.model.get('target_generator') or {}
-    if not {'checkpoint', 'arch'} <= set(teacher) or not Path(teacher['checkpoint']).is_file():
+    if not teacher.get('checkpoint') or not Path(teacher['checkpoint']).is_file():
         return None
-    # what the config leaves out has the class's default: ask the class, by building it (no file is read for that)
-    built = MODELS.build(dict(teacher))
-    return dict(checkpoint=built.checkpoint, arch=built.arch, img_size=built.img_size, patch_size=built.patch_size)
+    defaults = inspect.signature(MAETeacher).parameters
+    return {name: teacher.get(name, defaults[name].default) for name in ('checkpoint', 'arch', 'img_size', 'patch_size')}
 
 
-def read_weights(checkpoint: Union[str, Path]) -> dict:
-    """The state dict of a checkpoint, unpickled safely.
-
-    Raises:
-        UserInputError: If the file is missing or is no checkpoint.
-    """
-    if not Path(checkpoint).is_file():
-        raise UserInputError(f'No checkpoint {str(checkpoint)!r}; training writes them into its work dir as '
-                             f'epoch_<n>.pth.')
-    try:
-        file = torch.load(checkpoint, map_location='cpu', weights_only=True)
-        state = file.get('state_dict', file)
-    except Exception as error:
-        raise UserInputError(f'{str(checkpoint)!r} cannot be read as a checkpoint of weights '
-                             f'({type(error).__name__}); give a file that training wrote.') from error
-    return state
-
-
-def load_exactly(module: nn.Module, state: dict, source: Union[str, Path], forgive: str = '\0') -> None:
-    """Load every tensor of ``module`` from ``state``.
-
-    Args:
-        module (nn.Module): What is loaded.
-        state (dict): Its state dict.
-        source (str | Path): Where it is from, for the message.
-        forgive (str): Names that start so may be missing. Defaults to none.
+def load_exactly(module: nn.Module, tensors: Dict[str, Tensor], source: Union[str, Path]) -> None:
+    """Load every tensor that ``module`` saves, and no other.
 
     Raises:
         UserInputError: If a tensor is missing, unknown or of another shape.
     """
     own = module.state_dict()
-    missing = sorted(key for key in set(own) - set(state) if not key.startswith(forgive))
-    unknown = sorted(set(state) - set(own))
-    resized = [key for key in own if key in state and key != 'pos_embed' and own[key].shape != state[key].shape]
+    missing, unknown = sorted(set(own) - set(tensors)), sorted(set(tensors) - set(own))
+    resized = [key for key in own if key in tensors and own[key].shape != tensors[key].shape]
     for problem, keys in (('lacks', missing), ('has the unknown', unknown), ('has another shape of', resized)):
         if keys:
             raise UserInputError(f'{str(source)!r} {problem} {keys[0]!r} ({len(keys)} such tensors); give the config '
                                  f'that belongs to the checkpoint.')
-    module.load_state_dict(state, strict=False)
+    module.load_state_dict(tensors)
 
 
 def load_backbone(cfg: Config, checkpoint: Union[str, Path], kind: Optional[Type[VisionTransformer]] = None
@@ -152,9 +130,9 @@ def load_backbone(cfg: Config, checkpoint: Union[str, Path], kind: Optional[Type
         settings = inspect.signature(VisionTransformer).parameters
         backbone = kind(**{name: value for name, value in cfg.model.backbone.items()
                            if name in settings and name not in ('init_cfg', 'out_type')})
-    weights = {key[len('backbone.'):]: value for key, value in read_weights(checkpoint).items()
-               if key.startswith('backbone.')}
-    load_exactly(backbone, weights, checkpoint)
+    tensors = read_tensors(checkpoint)
+    load_exactly(backbone, {key[len('backbone.'):]: value for key, value in tensors.items()
+                            if key.startswith('backbone.')}, checkpoint)
     return backbone
 
 
@@ -165,7 +143,7 @@ def load_model(cfg: Config, checkpoint: Union[str, Path]) -> nn.Module:
         UserInputError: If the two do not belong together, or the teacher's file is not there.
     """
     model = build_untrained(cfg, seed=0)
-    load_exactly(model, read_weights(checkpoint), checkpoint, forgive='target_generator.')
+    load_exactly(model, read_tensors(checkpoint), checkpoint)
     model.eval()
     return model
 

@@ -1,5 +1,6 @@
 """``KNNProbe``: two labelled sets of images, and how well any network's features tell their classes apart."""
-from typing import Callable, Optional
+from contextlib import contextmanager
+from typing import Callable, Iterator, Optional
 
 import torch
 import torch.nn.functional as F
@@ -95,22 +96,15 @@ def token_features(backbone: VisionTransformer, images: Tensor, feature: str) ->
     return tokens[:, backbone.num_extra_tokens:].mean(dim=1)  # (B, D)
 
 
-class raw_output:
-    """Context in which a vision transformer returns all tokens of its last block, after its final norm.
-
-    Args:
-        backbone (VisionTransformer): Has its own ``out_type`` and ``out_indices`` again afterwards.
-    """
-
-    def __init__(self, backbone: VisionTransformer) -> None:
-        self.backbone = backbone
-        self.kept = dict(out_type=backbone.out_type, out_indices=backbone.out_indices)
-
-    def __enter__(self) -> None:
-        vars(self.backbone).update(out_type='raw', out_indices=[len(self.backbone.layers) - 1])
-
-    def __exit__(self, *error) -> None:
-        vars(self.backbone).update(self.kept)
+@contextmanager
+def raw_output(backbone: VisionTransformer) -> Iterator[None]:
+    """Inside, a vision transformer returns all tokens of its last block, after its final norm."""
+    kept = backbone.out_type, backbone.out_indices
+    backbone.out_type, backbone.out_indices = 'raw', [len(backbone.layers) - 1]
+    try:
+        yield
+    finally:
+        backbone.out_type, backbone.out_indices = kept
 
 
 def pixel_features(images: Tensor, size: int = 32) -> Tensor:

@@ -1,5 +1,5 @@
 # The demo's teacher: MAE on 4,000 digits of MNIST at 32 px. tools/quickstart.py writes the images and calls this.
-# Command: tools/train.py configs/pretrain/mini/mae_vit-demo-p4_1xb64-coslr-40e_mnist-32px.py
+# Command: python tools/train.py configs/pretrain/mini/mae_vit-demo-p4_1xb64-coslr-40e_mnist-32px.py
 _base_ = [
     '../../_base_/models/mae_vit-demo-p4.py',
     '../../_base_/datasets/mnist_32px.py',

@@ -8,7 +8,9 @@ from mmengine.runner import Runner
 from torch import nn
 
 from ...evaluation import KNNProbe
+from ...models import MAETeacher
 from ...registry import HOOKS
+from ...states import kept_random_states
 from ..loading import build_teacher, build_untrained
 from ..preflight import check_image_folder
 
@@ -64,7 +66,8 @@ class KNNProbeHook(Hook):
         """Check the folders; score the untrained student and the teacher."""
         for name in ('train', 'test'):
             check_image_folder(f'{self._config_key(runner)}.{name}', self.settings[name])
-        self.probe = KNNProbe(**self.settings)
+        with kept_random_states():
+            self.probe = KNNProbe(**self.settings)
         self._on_main_process(self._score_references, runner)
 
     def after_train_epoch(self, runner: Runner) -> None:
@@ -74,7 +77,8 @@ class KNNProbeHook(Hook):
 
     def _on_main_process(self, score: Callable[[Runner, nn.Module], None], runner: Runner) -> None:
         if is_main_process():
-            score(runner, runner.model.module if is_model_wrapper(runner.model) else runner.model)
+            with kept_random_states():  # building a network draws its start
+                score(runner, runner.model.module if is_model_wrapper(runner.model) else runner.model)
         barrier()
 
     def _score_references(self, runner: Runner, model: nn.Module) -> None:
@@ -84,7 +88,7 @@ class KNNProbeHook(Hook):
                 untrained = build_untrained(runner.cfg, runner.seed).to(model.data_preprocessor.device)
             self.scores['untrained'] = self.probe.score_backbone(untrained.backbone, model.data_preprocessor)
         generator = getattr(model, 'target_generator', None)
-        if self.teacher and hasattr(generator, 'checkpoint') and hasattr(generator, 'arch'):
+        if self.teacher and isinstance(generator, MAETeacher):
             teacher = build_teacher(generator.checkpoint, generator.arch, generator.img_size, generator.patch_size)
             teacher = teacher.to(model.data_preprocessor.device)
             self.scores['teacher'] = self.probe.score_backbone(teacher, model.data_preprocessor)

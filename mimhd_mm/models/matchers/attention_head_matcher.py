@@ -17,14 +17,14 @@ def mean_descriptor(relation: Tensor) -> Tensor:
 
 
 def column_descriptor(relation: Tensor) -> Tensor:
-    """Attention that each token receives, centred and of unit length: (B, M, N, N) to (B, M, N)."""
+    """Attention that each token receives, less the network's mean head, of unit length: (B, M, N, N) to (B, M, N)."""
     received = relation.mean(-2)  # (B, M, N)
-    return F.normalize(received - received.mean(-1, keepdim=True), dim=-1)
+    return F.normalize(received - received.mean(1, keepdim=True), dim=-1)
 
 
 def relation_descriptor(relation: Tensor) -> Tensor:
-    """The relation itself less the uniform one, of unit length: (B, M, N, N) to (B, M, N N)."""
-    return F.normalize((relation - 1 / relation.shape[-1]).flatten(-2), dim=-1)
+    """The relation itself, less the network's mean head, of unit length: (B, M, N, N) to (B, M, N N)."""
+    return F.normalize((relation - relation.mean(1, keepdim=True)).flatten(-2), dim=-1)
 
 
 DESCRIPTORS = {'mean': mean_descriptor, 'column': column_descriptor, 'relation': relation_descriptor}
@@ -61,12 +61,14 @@ class AttentionHeadMatcher(HeadMatcher):
     The paper leaves two things open that decide whether this works. Its F, the mean over N x N, is the constant
     1 / N, so that S and the weight never leave their uniform start; and a weight that is free to minimise the loss
     sends every student head to the one teacher head that is easiest to imitate. Hence ``descriptor`` and ``balance``.
+    Descriptions are taken relative to the network's mean head: heads of a young student look alike, and a weight
+    whose rows are equal is made uniform by balancing.
 
     Args:
         student_heads (int): M2.
         teacher_heads (int): M1.
         descriptor (str): F. ``'mean'`` as printed (uniform for ever), ``'column'`` (attention each token receives,
-            centred, normalised) or ``'relation'`` (the whole relation, centred, normalised). Defaults to
+            less the mean head's, normalised) or ``'relation'`` (the whole relation, likewise). Defaults to
             ``'column'``.
         balance (str, optional): What keeps the weight from collapsing. None as printed; ``'sinkhorn'`` gives every
             teacher head the same total; ``'penalty'`` adds ``KL(column mass || uniform)`` to the loss;
@@ -107,7 +109,9 @@ class AttentionHeadMatcher(HeadMatcher):
         """Eqs. 4-6, (B, M2, M1). Gradients reach the projections, not the relations: those learn by eq. 7 alone."""
         if self.balance == 'transport':
             cost = distance.detach()  # (B, M2, M1)
-            cost = (cost - cost.mean((-2, -1), keepdim=True)) / cost.std((-2, -1), keepdim=True).clamp_min(1e-12)
+            cost = cost - cost.mean(-1, keepdim=True)  # what a row or a column shares, balancing takes away anyway
+            cost = cost - cost.mean(-2, keepdim=True)
+            cost = cost / cost.std((-2, -1), keepdim=True).clamp_min(1e-12)
             return sinkhorn(-cost / self.temperature)
         with torch.autocast(distance.device.type, enabled=False):
             query = self.proj_student(self._likeness(student))  # (B, M2, C), eq. 5

@@ -1,0 +1,16 @@
+# MIM-HD in miniature: the mini MAE teaches a student an eighth of its size, on Tiny ImageNet at 64 px.
+# Command: python tools/train.py configs/pretrain/mini/mimhd_vit-micro-p8_1xb64-coslr-10e_tiny-imagenet-64px.py
+# Needs the teacher: configs/pretrain/mini/mae_vit-mini-p8_1xb64-coslr-20e_tiny-imagenet-64px.py first.
+_base_ = [
+    '../../_base_/models/mimhd_vit-micro-p8.py',
+    '../../_base_/datasets/tiny-imagenet_64px.py',
+    '../../_base_/schedules/pretrain_mini.py',
+    '../../_base_/mimhd_runtime.py',
+]
+
+param_scheduler = [
+    dict(type='LinearLR', start_factor=1e-3, by_epoch=True, begin=0, end=1, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', T_max=9, by_epoch=True, begin=1, end=10, convert_to_iter_based=True),
+]
+train_cfg = dict(max_epochs=10)
+default_hooks = dict(checkpoint=dict(interval=2))

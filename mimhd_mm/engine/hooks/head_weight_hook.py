@@ -1,0 +1,30 @@
+"""``HeadWeightHook``: how the teacher's heads are shared out, in the log."""
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+
+from ...registry import HOOKS
+
+
+@HOOKS.register_module()
+class HeadWeightHook(Hook):
+    """Log ``head_entropy``, ``head_coverage`` and ``head_spread`` of every pair.
+
+    They are read from the device only when they are about to be logged, so a step costs nothing.
+
+    Args:
+        interval (int): Iterations between readings; best that of ``LoggerHook``. Defaults to 100.
+    """
+
+    priority = 'NORMAL'  # before LoggerHook, which reads what is written here
+
+    def __init__(self, interval: int = 100) -> None:
+        self.interval = interval
+
+    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        """Hand the last batch's figures to the message hub, where the logger finds them."""
+        if not (self.every_n_inner_iters(batch_idx, self.interval) or self.end_of_epoch(
+                runner.train_dataloader, batch_idx)):
+            return
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        for name, value in model.head.diagnostics().items():
+            runner.message_hub.update_scalar(f'train/{name}', value.item())

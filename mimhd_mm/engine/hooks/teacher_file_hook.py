@@ -1,0 +1,43 @@
+"""``TeacherFileHook``: a resumed run must be taught by the teacher it began with."""
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+
+from ...errors import UserInputError
+from ...registry import HOOKS
+
+
+@HOOKS.register_module()
+class TeacherFileHook(Hook):
+    """Write the teacher's path and hash into each checkpoint; compare them when a run is resumed.
+
+    The teacher itself is never in a checkpoint: it comes from its own file at every start.
+
+    Raises:
+        UserInputError: On ``--resume``, if the teacher's file has another hash than the run began with.
+    """
+
+    priority = 'NORMAL'
+
+    @staticmethod
+    def _teacher(runner):
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        return model.target_generator
+
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Add ``meta['teacher'] = dict(path=..., sha256=...)``."""
+        teacher = self._teacher(runner)
+        checkpoint['meta']['teacher'] = dict(path=str(teacher.checkpoint), sha256=teacher.sha256)
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Refuse another teacher when resuming; when a checkpoint is only loaded, say so."""
+        saved = checkpoint.get('meta', {}).get('teacher')
+        teacher = self._teacher(runner)
+        if saved is None or saved['sha256'] == teacher.sha256:
+            return
+        message = (f'this checkpoint was taught by {saved["path"]!r} (sha256 {saved["sha256"][:12]}), but '
+                   f'{str(teacher.checkpoint)!r} has sha256 {str(teacher.sha256)[:12]}')
+        if runner._resume:
+            raise UserInputError(f'Cannot resume: {message}; point model.target_generator.checkpoint at the same '
+                                 f'file, or start anew with load_from.')
+        print_log(f'Loaded for a new start: {message}.', logger='current', level='WARNING')
