@@ -97,7 +97,7 @@ def draw_attention(backbones: Union[RelationViT, Dict[str, RelationViT]], images
             axis.imshow(inputs[image].mean(dim=-1).cpu().numpy(), cmap='gray', vmin=0, vmax=1)
             axis.imshow(attention.cpu().numpy(), cmap='inferno', vmin=0, alpha=0.65)
         for axis in row[1 + maps[name].shape[1]:]:  # this backbone has fewer heads than another
-            axis.set_visible(False)
+            axis.axis('off')
     save(figure, path)
 
 

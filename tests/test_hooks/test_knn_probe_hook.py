@@ -2,6 +2,8 @@
 import copy
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from mimhd_mm.engine.hooks import KNNProbeHook
 from mimhd_mm.engine.loading import build_untrained
 from mimhd_mm.errors import UserInputError
 
+ROOT = Path(__file__).parents[2]
 ARCH = dict(embed_dims=48, num_layers=2, num_heads=4, feedforward_channels=96)
 NORMALISE = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
 REC_HEAD = dict(type='MAEPretrainHead', norm_pix=True, patch_size=8,
@@ -199,3 +202,29 @@ def test_bad_folders_stop_the_run_before_training(tmp_path, folders):
     with pytest.raises(UserInputError, match='k=25'):
         run(tmp_path / 'run2', mae(), folders, [probe(folders, k=25)])
     assert not list(tmp_path.glob('run*/*.pth'))
+
+
+def test_two_processes_score_once_and_train_alike(tmp_path, folders):
+    """Started as a user does; the weights of both ranks stay those of a run without the hook."""
+    config = dict(
+        model=mae(), data_preprocessor=dict(type='SelfSupDataPreprocessor', **NORMALISE),
+        train_dataloader=dict(batch_size=6, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=True),
+                              dataset=dataset(folders[0], with_label=False)),
+        train_cfg=dict(type='EpochBasedTrainLoop', max_epochs=2),
+        optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3)),
+        default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=2)), default_scope='mmpretrain',
+        custom_imports=dict(imports=['mimhd_mm']), randomness=dict(seed=3, diff_rank_seed=True))
+    weights = {}
+    for name, hooks in (('plain', []), ('probed', [probe(folders)])):
+        (tmp_path / f'{name}.py').write_text(
+            '\n'.join(f'{key} = {value!r}' for key, value in {**config, 'custom_hooks': hooks}.items()))
+        done = subprocess.run(
+            [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', 'tools/train.py',
+             str(tmp_path / f'{name}.py'), '--launcher', 'pytorch', '--work-dir', str(tmp_path / name)],
+            cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        weights[name] = torch.load(tmp_path / name / 'epoch_2.pth', weights_only=True)['state_dict']
+        log = next((tmp_path / name).glob('*/*.log')).read_text()
+        assert len(re.findall('k-NN top-1', log)) == (2 if hooks else 0)
+    for key, value in weights['plain'].items():
+        assert torch.equal(value, weights['probed'][key]), key

@@ -1,0 +1,88 @@
+"""tools/train.py: wrong input is one sentence and exit status 1; every tool has a --help."""
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from mimhd_mm.engine import launch
+
+from .commands import ROOT, error_of, load_tool
+
+CONFIG = ROOT / 'configs/pretrain/mini/mae_vit-demo-p4_1xb64-coslr-40e_mnist-32px.py'
+TOOLS = sorted(path.relative_to(ROOT / 'tools').as_posix() for path in (ROOT / 'tools').rglob('*.py'))
+
+
+@pytest.mark.parametrize('name', TOOLS)
+def test_help(name, capsys):
+    with pytest.raises(SystemExit) as caught:
+        load_tool(name).main(['--help'])
+    assert caught.value.code in (0, None)
+    assert 'usage:' in capsys.readouterr().out
+
+
+def test_missing_config():
+    assert "'configs/nothing.py'" in error_of('train.py', 'configs/nothing.py')
+
+
+@pytest.mark.parametrize('text', ['model = dict(\n', "_base_ = './nothing.py'\n", "_base_ = 'nothing::x/y.py'\n"])
+def test_config_that_cannot_be_read(tmp_path, text):
+    config = tmp_path / 'config.py'
+    config.write_text(text)
+    assert str(config) in error_of('train.py', config)
+
+
+def refused_data(folder) -> str:
+    """The sentence about a data set in ``folder``."""
+    return error_of('train.py', CONFIG, '--cfg-options', f'train_dataloader.dataset.data_root={folder}')
+
+
+def test_missing_data_folder(tmp_path):
+    assert str(tmp_path / 'nowhere') in refused_data(tmp_path / 'nowhere')
+
+
+def test_empty_data_folder(tmp_path):
+    (tmp_path / 'train' / '0').mkdir(parents=True)
+    assert str(tmp_path / 'train') in refused_data(tmp_path)
+
+
+def test_image_that_does_not_decode(tmp_path):
+    image = tmp_path / 'train' / '0' / 'broken.png'
+    image.parent.mkdir(parents=True)
+    image.write_bytes(b'\x89PNG but no more')
+    assert str(image) in refused_data(tmp_path)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='a GPU is here')
+def test_gpu_precision_without_gpu(image_folder):
+    message = error_of('train.py', CONFIG, '--cfg-options', 'optim_wrapper.type=AmpOptimWrapper',
+                       f'train_dataloader.dataset.data_root={image_folder}')
+    assert 'AmpOptimWrapper' in message and '--amp' in message
+
+
+def test_as_a_process(tmp_path):
+    """The same through the interpreter: status 1, exactly one line of error, no traceback."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / 'tools' / 'train.py'), 'nothing.py'], cwd=tmp_path, capture_output=True, text=True,
+        env=dict(launch.os.environ, PYTHONPATH=str(ROOT), PYTHONWARNINGS='ignore'))
+    assert done.returncode == 1
+    assert [line for line in done.stderr.splitlines() if line.startswith('error:')] == done.stderr.splitlines()[-1:]
+    assert 'nothing.py' in done.stderr and 'Traceback' not in done.stderr
+
+
+def test_a_short_run(tmp_path, image_folder):
+    """Two epochs of MAE through the command line; a bare --resume goes on where the first call ended."""
+    data = tmp_path / 'data'
+    shutil.copytree(image_folder, data / 'train')
+    options = ['--work-dir', tmp_path / 'run', '--no-pin-memory', '--no-persistent-workers', '--cfg-options',
+               f'train_dataloader.dataset.data_root={data}', 'train_dataloader.num_workers=0',
+               'train_dataloader.batch_size=16', 'default_hooks.checkpoint.interval=1']
+    train = load_tool('train.py').main
+    first = [str(argument) for argument in (CONFIG, *options)]
+    train([*first, 'train_cfg.max_epochs=1', 'param_scheduler=[]'])
+    assert (tmp_path / 'run' / 'epoch_1.pth').is_file()
+    train([str(CONFIG), '--resume', *first[1:], 'train_cfg.max_epochs=2', 'param_scheduler=[]'])
+    saved = torch.load(tmp_path / 'run' / 'epoch_2.pth', map_location='cpu', weights_only=True)
+    assert saved['meta']['iter'] == 4  # 2 epochs of 32 images, 16 a batch
+    assert all(tensor.isfinite().all() for tensor in saved['state_dict'].values())
