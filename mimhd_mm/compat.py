@@ -1,5 +1,6 @@
 """What this package asks of the stack below it: versions, config look-up, safe loading."""
 import pickle
+from typing import Any
 
 import mmcv
 import mmengine
@@ -45,11 +46,26 @@ def register_config_packages() -> None:
         MODULE2PACKAGE['mmseg'] = 'onedl-mmsegmentation'
 
 
+def load_checkpoint_safely(path) -> Any:
+    """``torch.load`` with ``weights_only=True`` onto the CPU, for checkpoints that mmengine wrote too.
+
+    The types are registered anew each time: mmengine's own loader takes some of them off the list when it is done.
+
+    Args:
+        path (str | Path): The file.
+
+    Raises:
+        pickle.UnpicklingError: If the file holds anything that could execute code.
+    """
+    register_safe_globals()
+    return torch.load(path, map_location='cpu', weights_only=True)
+
+
 def register_safe_globals() -> None:
     """Allow the harmless types that mmengine's checkpoints hold when tensors alone are unpickled.
 
     Without them ``torch.load(weights_only=True)`` refuses any checkpoint whose message hub has seen a numpy
-    scalar (mmseg's metrics leave some), and a caller may then fall back to unpickling whatever is in the file.
+    scalar (mmseg's metrics leave some), and mmengine then falls back to unpickling whatever is in the file.
     """
     if not hasattr(torch.serialization, 'add_safe_globals'):  # torch < 2.4
         return

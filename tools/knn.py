@@ -1,6 +1,6 @@
 """Score a pre-trained checkpoint by weighted k-NN on its frozen features; nothing is trained.
 
-    python tools/knn.py CONFIG work_dirs/RUN/epoch_100.pth --train data/tiny-imagenet/train --test data/tiny-imagenet/val
+    python tools/knn.py CONFIG work_dirs/RUN/epoch_100.pth --train data/images/train --test data/images/val
 """
 import argparse
 import json

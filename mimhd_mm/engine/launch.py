@@ -45,8 +45,9 @@ def load_config(args: argparse.Namespace) -> Config:
         raise UserInputError(f'No config file {args.config!r}; the ones of this project are under configs/.')
     try:
         cfg = Config.fromfile(args.config)
-    except (SyntaxError, AttributeError, KeyError, FileNotFoundError, ModuleNotFoundError) as error:
-        raise UserInputError(f'The config {args.config!r} cannot be read: {error}') from error
+    except Exception as error:  # a config is a program, and may fail as any program may
+        message = f'{type(error).__name__}: {error}'.splitlines()[0]
+        raise UserInputError(f'The config {args.config!r} cannot be read ({message}).') from error
 
     cfg.launcher = args.launcher
     if args.work_dir is not None:

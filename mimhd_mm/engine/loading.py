@@ -90,7 +90,8 @@ def teacher_settings(cfg: Config) -> Optional[dict]:
     if not teacher.get('checkpoint') or not Path(teacher['checkpoint']).is_file():
         return None
     defaults = inspect.signature(MAETeacher).parameters
-    return {name: teacher.get(name, defaults[name].default) for name in ('checkpoint', 'arch', 'img_size', 'patch_size')}
+    names = ('checkpoint', 'arch', 'img_size', 'patch_size')
+    return {name: teacher.get(name, defaults[name].default) for name in names}
 
 
 def load_exactly(module: nn.Module, tensors: Dict[str, Tensor], source: Union[str, Path]) -> None:
@@ -152,7 +153,7 @@ def build_preprocessor(cfg: Config) -> BaseDataPreprocessor:
     """The data preprocessor of ``cfg``, wherever it stands."""
     preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor')
     if preprocessor is None:
-        raise UserInputError('The config has no data_preprocessor, so how its images are normalised is unknown; add it.')
+        raise UserInputError('The config has no data_preprocessor, which says how images are normalised; add it.')
     return MODELS.build(dict(preprocessor))
 
 
@@ -204,7 +205,8 @@ def eval_pipeline(size: int, example: Union[str, Path]) -> List[dict]:
         with Image.open(example) as image:
             short = min(image.size)
     except OSError as error:
-        raise UserInputError(f'The image {str(example)!r} cannot be decoded ({error}); remove or replace it.') from error
+        raise UserInputError(
+            f'The image {str(example)!r} cannot be decoded ({error}); remove or replace it.') from error
     bicubic = dict(backend='pillow', interpolation='bicubic')
     if short > size:
         resize = [dict(type='ResizeEdge', scale=round(size * 256 / 224), edge='short', **bicubic),

@@ -10,6 +10,7 @@ import torch
 from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor, nn
 
+from ..compat import load_checkpoint_safely
 from ..errors import UserInputError
 
 Tensors = Dict[str, Tensor]
@@ -128,16 +129,16 @@ def read_tensors(path: Union[str, Path]) -> Tensors:
             from safetensors.torch import load_file
             content = load_file(str(path))
         else:
-            content = torch.load(path, map_location='cpu', weights_only=True)
+            content = load_checkpoint_safely(path)
     except ImportError as error:
         raise UserInputError(f'Reading {str(path)!r} needs the package safetensors; install it.') from error
     except pickle.UnpicklingError as error:
         raise UserInputError(
             f'{str(path)!r} was refused: it holds more than tensors and plain values, or is damaged, and reading it '
-            f'could execute code; save its state dict alone ({str(error).splitlines()[0][:120]}).') from error
+            f'could execute code; save its state dict alone ({_cause(error)}).') from error
     except Exception as error:  # torch and safetensors raise a dozen types for a file that is cut short
         raise UserInputError(f'{str(path)!r} is truncated or not a checkpoint '
-                             f'({type(error).__name__}: {str(error).splitlines()[0][:120]}).') from error
+                             f'({type(error).__name__}: {_cause(error)}).') from error
     for key in ('state_dict', 'model'):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
@@ -200,6 +201,13 @@ def resize_positions(pos_embed: Tensor, grid: Tuple[int, int], mode: str = 'bicu
     """
     side = int((pos_embed.shape[1] - 1) ** .5)
     return resize_pos_embed(pos_embed, (side, side), tuple(grid), mode)
+
+
+def _cause(error: Exception) -> str:
+    """The line of a loader's message that says what is wrong, without its advice to load unsafely."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    named = [line for line in lines if line.startswith('WeightsUnpickler error:')]
+    return (named or lines or ['no details'])[0].split(' was not an allowed global')[0][:160]
 
 
 def _count(tensors: Tensors, stem: str) -> int:
