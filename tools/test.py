@@ -49,7 +49,7 @@ def main(argv=None) -> None:
     args = parse_args(argv)
     amp, args.amp = args.amp, False  # here it is the test loop's, not the optimiser's
     cfg = load_config(args)
-    if not all(cfg.get(key) for key in ('test_dataloader', 'test_cfg', 'test_evaluator')):
+    if any(cfg.get(key) is None for key in ('test_dataloader', 'test_cfg', 'test_evaluator')):
         raise UserInputError(f'The config {args.config!r} has no test_dataloader with an evaluator, as pre-training '
                              f'has none; give one of fine-tuning, or score a pre-trained backbone with tools/knn.py.')
     keep_only_testing(cfg)

@@ -1,6 +1,7 @@
 """The k-NN probe inside real, tiny pre-training runs."""
 import copy
 import json
+import os
 import re
 import subprocess
 import sys
@@ -204,24 +205,38 @@ def test_bad_folders_stop_the_run_before_training(tmp_path, folders):
     assert not list(tmp_path.glob('run*/*.pth'))
 
 
+TRAIN_ON_GLOO = """
+import sys
+import torch.distributed
+from mmengine.config import Config
+from mmengine.runner import Runner
+import mimhd_mm
+torch.distributed.init_process_group('gloo')
+Runner.from_cfg(Config.fromfile(sys.argv[1])).train()
+"""
+
+
 def test_two_processes_score_once_and_train_alike(tmp_path, folders):
-    """Started as a user does; the weights of both ranks stay those of a run without the hook."""
+    """Rank 0 alone scores; the weights stay those of a run without the hook."""
     config = dict(
         model=mae(), data_preprocessor=dict(type='SelfSupDataPreprocessor', **NORMALISE),
         train_dataloader=dict(batch_size=6, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=True),
+                              collate_fn=dict(type='default_collate'),
                               dataset=dataset(folders[0], with_label=False)),
         train_cfg=dict(type='EpochBasedTrainLoop', max_epochs=2),
         optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3)),
         default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=2)), default_scope='mmpretrain',
-        custom_imports=dict(imports=['mimhd_mm']), randomness=dict(seed=3, diff_rank_seed=True))
+        launcher='pytorch', model_wrapper_cfg=dict(type='MMDistributedDataParallel', device_ids=None),
+        randomness=dict(seed=3, diff_rank_seed=True))
+    (tmp_path / 'train.py').write_text(TRAIN_ON_GLOO)
     weights = {}
     for name, hooks in (('plain', []), ('probed', [probe(folders)])):
-        (tmp_path / f'{name}.py').write_text(
-            '\n'.join(f'{key} = {value!r}' for key, value in {**config, 'custom_hooks': hooks}.items()))
+        settings = {**config, 'custom_hooks': hooks, 'work_dir': str(tmp_path / name)}
+        (tmp_path / f'{name}.py').write_text('\n'.join(f'{key} = {value!r}' for key, value in settings.items()))
         done = subprocess.run(
-            [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', 'tools/train.py',
-             str(tmp_path / f'{name}.py'), '--launcher', 'pytorch', '--work-dir', str(tmp_path / name)],
-            cwd=ROOT, capture_output=True, text=True)
+            [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2',
+             str(tmp_path / 'train.py'), str(tmp_path / f'{name}.py')],
+            env={**os.environ, 'PYTHONPATH': str(ROOT), 'CUDA_VISIBLE_DEVICES': ''}, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         weights[name] = torch.load(tmp_path / name / 'epoch_2.pth', weights_only=True)['state_dict']
         log = next((tmp_path / name).glob('*/*.log')).read_text()

@@ -1,4 +1,5 @@
 """tools/train.py: wrong input is one sentence and exit status 1; every tool has a --help."""
+import os
 import shutil
 import subprocess
 import sys
@@ -6,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from mimhd_mm.engine import launch
+from mimhd_mm.compat import load_checkpoint_safely
 
 from .commands import ROOT, error_of, load_tool
 
@@ -65,8 +66,8 @@ def test_as_a_process(tmp_path):
     """The same through the interpreter: status 1, exactly one line of error, no traceback."""
     done = subprocess.run(
         [sys.executable, str(ROOT / 'tools' / 'train.py'), 'nothing.py'], cwd=tmp_path, capture_output=True, text=True,
-        env=dict(launch.os.environ, PYTHONPATH=str(ROOT), PYTHONWARNINGS='ignore'))
-    assert done.returncode == 1
+        env=dict(os.environ, PYTHONPATH=str(ROOT), PYTHONWARNINGS='ignore'))
+    assert done.returncode == 1, done.stderr
     assert [line for line in done.stderr.splitlines() if line.startswith('error:')] == done.stderr.splitlines()[-1:]
     assert 'nothing.py' in done.stderr and 'Traceback' not in done.stderr
 
@@ -83,6 +84,6 @@ def test_a_short_run(tmp_path, image_folder):
     train([*first, 'train_cfg.max_epochs=1', 'param_scheduler=[]'])
     assert (tmp_path / 'run' / 'epoch_1.pth').is_file()
     train([str(CONFIG), '--resume', *first[1:], 'train_cfg.max_epochs=2', 'param_scheduler=[]'])
-    saved = torch.load(tmp_path / 'run' / 'epoch_2.pth', map_location='cpu', weights_only=True)
+    saved = load_checkpoint_safely(tmp_path / 'run' / 'epoch_2.pth')
     assert saved['meta']['iter'] == 4  # 2 epochs of 32 images, 16 a batch
     assert all(tensor.isfinite().all() for tensor in saved['state_dict'].values())

@@ -1,0 +1,117 @@
+"""The teacher doctor and the converter."""
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from mimhd_mm.evaluation.teacher_doctor import diagnose, explained_variance, smooth_images
+from mimhd_mm.models.mae_files import read_mae_file
+
+from ..conftest import build_mae, to_official
+
+TOOLS = Path(__file__).parents[2] / 'tools'
+
+
+def load_tool(path, name, monkeypatch):
+    import importlib.util
+    spec = importlib.util.spec_from_file_location(name, TOOLS / path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def train_mae(norm_pix, steps=120):
+    """An MAE that has learned to continue smooth images."""
+    torch.manual_seed(0)
+    model = build_mae(norm_pix)
+    model.init_weights()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    images = smooth_images(256, 32, seed=1)
+    for _ in range(steps):
+        batch = images[torch.randint(len(images), (16,))]
+        optimizer.zero_grad()
+        model(batch, mode='loss')['loss'].backward()
+        optimizer.step()
+    return model
+
+
+@pytest.fixture(scope='module', params=[True, False], ids=['normalised', 'raw'])
+def trained(request, tmp_path_factory):
+    from mmengine.registry import init_default_scope
+    init_default_scope('mmpretrain')
+    path = tmp_path_factory.mktemp('doctor') / 'mae.pth'
+    torch.save(dict(state_dict=train_mae(request.param).state_dict()), path)
+    return request.param, path
+
+
+def test_doctor_finds_pixels_and_decoder_heads(trained):
+    norm_pix, path = trained
+    found = diagnose(read_mae_file(path), smooth_images(16, 32, seed=2), num_heads=4)
+    assert (found.num_heads, found.decoder_num_heads, found.norm_pix) == (4, 4, norm_pix)
+    assert found.explained > 0.1
+
+
+def test_doctor_keeps_the_heads_that_reconstruct_best(trained):
+    _, path = trained
+    file, images = read_mae_file(path), smooth_images(16, 32, seed=2)
+    best = diagnose(file, images)
+    assert best.explained == max(diagnose(file, images, heads).explained for heads in (1, 2, 3, 4, 6))
+
+
+def test_explained_variance_is_one_for_a_perfect_prediction_and_leaves_random_states_alone():
+    class Perfect(torch.nn.Module):
+        def forward(self, latent, ids_restore):
+            model.head.norm_pix = False
+            return model.head.construct_target(images)
+    model, images = build_mae(), smooth_images(2, 32)
+    model.neck = Perfect()
+    state = torch.random.get_rng_state()
+    result = dict(explained_variance(model, images))
+    assert result[False] == pytest.approx(1) and result[True] < 0.9
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+def run(tool, name, arguments, monkeypatch, capsys):
+    """Exit status and output of a tool, in this process."""
+    from mimhd_mm.engine.launch import run_tool
+    module = load_tool(tool, name, monkeypatch)
+    monkeypatch.setattr(sys, 'argv', [name, *map(str, arguments)])
+    with pytest.raises(SystemExit) as stopped:
+        run_tool(module.main)
+    code = stopped.value.code
+    return code, capsys.readouterr().out
+
+
+def test_check_teacher_tool(trained, monkeypatch, capsys):
+    norm_pix, path = trained
+    code, out = run('analysis_tools/check_teacher.py', 'check_teacher', [path], monkeypatch, capsys)
+    assert not code
+    assert f'model.rec_head.norm_pix={norm_pix}' in out and '48 wide, 4 blocks' in out
+
+
+def test_check_teacher_refuses(teacher_file, tmp_path, monkeypatch, capsys):
+    tensors = torch.load(teacher_file, weights_only=True)['state_dict']
+    torch.save(dict(state_dict={k: v for k, v in tensors.items() if k.startswith('backbone.')}), tmp_path / 'enc.pth')
+    for path, message in ((tmp_path / 'enc.pth', 'encoder but no decoder'), (teacher_file, 'does not reconstruct'),
+                          (tmp_path / 'no.pth', 'No file')):
+        code, _ = run('analysis_tools/check_teacher.py', 'check_teacher', [path], monkeypatch, capsys)
+        assert str(code).startswith('error: ') and message in code and '\n' not in code
+
+
+def test_converter_round_trip(teacher_file, tmp_path, monkeypatch, capsys):
+    official = to_official(torch.load(teacher_file, weights_only=True)['state_dict'])
+    torch.save(dict(model=official), tmp_path / 'official.pth')
+    arguments = [tmp_path / 'official.pth', tmp_path / 'converted.pth']
+    code, out = run('model_converters/mae_to_mmpretrain.py', 'convert', arguments, monkeypatch, capsys)
+    assert not code and 'read back and equal' in out
+    converted = read_mae_file(tmp_path / 'converted.pth', need_decoder=True)
+    original = read_mae_file(teacher_file, need_decoder=True)
+    assert converted.source == 'openmmlab'
+    for part in ('encoder', 'decoder'):
+        assert all(torch.equal(getattr(converted, part)[k], v) for k, v in getattr(original, part).items())
+    model = build_mae()
+    model.load_state_dict(torch.load(tmp_path / 'converted.pth', weights_only=True)['state_dict'], strict=True)
+    before = (tmp_path / 'converted.pth').read_bytes()
+    code, _ = run('model_converters/mae_to_mmpretrain.py', 'convert', arguments, monkeypatch, capsys)
+    assert 'exists already' in code and (tmp_path / 'converted.pth').read_bytes() == before
