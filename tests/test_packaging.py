@@ -1,0 +1,167 @@
+"""What a wheel holds, how configs are found through the package, version checks, and the shell scripts."""
+import importlib.metadata
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+from mmengine.fileio import load
+from packaging.requirements import Requirement
+
+import mimhd_mm
+from mimhd_mm import compat
+from mimhd_mm.registry import MODELS
+
+ROOT = Path(__file__).parents[1]
+MIM = Path(mimhd_mm.__file__).parent / '.mim'
+SCRIPTS = sorted([*(ROOT / 'tools').glob('*.sh'), ROOT / '.ci' / 'run'])
+TWINS = {f'{prefix}{name}' for prefix in ('', 'onedl-') for name in ('mmengine', 'mmcv', 'mmpretrain', 'mmsegmentation')}
+
+
+def requirements(name: str) -> list:
+    lines = (line.split('#')[0].strip() for line in (ROOT / 'requirements' / f'{name}.txt').read_text().splitlines())
+    return [Requirement(line) for line in lines if line]
+
+
+@pytest.fixture(scope='module')
+def wheel(tmp_path_factory):
+    """A wheel built from a copy of the repository in which a development install has left links."""
+    pytest.importorskip('setuptools')
+    pytest.importorskip('wheel')
+    source, out = tmp_path_factory.mktemp('source'), tmp_path_factory.mktemp('wheel')
+    ignored = shutil.ignore_patterns('__pycache__', '.mim')
+    for name in ('mimhd_mm', 'configs', 'tools', 'requirements'):
+        shutil.copytree(ROOT / name, source / name, ignore=ignored)
+    for name in ('setup.py', 'MANIFEST.in', 'model-index.yml'):
+        shutil.copy(ROOT / name, source)
+    (source / 'mimhd_mm' / '.mim').mkdir()
+    (source / 'mimhd_mm' / '.mim' / 'configs').symlink_to(source / 'gone')  # of an install that has moved since
+    subprocess.run([sys.executable, '-m', 'pip', 'wheel', '--no-deps', '--no-build-isolation', '--no-index',
+                    '--disable-pip-version-check', '--wheel-dir', out, source], check=True, capture_output=True)
+    with zipfile.ZipFile(next(out.glob('mimhd_mm-*.whl'))) as file:
+        yield file
+
+
+def test_wheel_holds_configs_and_tools(wheel):
+    def files(folder, suffixes):
+        return {path.relative_to(ROOT).as_posix() for path in (ROOT / folder).rglob('*') if path.suffix in suffixes}
+
+    inside = {name[len('mimhd_mm/.mim/'):] for name in wheel.namelist() if name.startswith('mimhd_mm/.mim/')}
+    expected = files('configs', {'.py', '.yml'}) | files('tools', {'.py', '.sh'}) | {'model-index.yml'}
+    assert expected <= inside
+    config = 'configs/_base_/default_runtime.py'
+    assert wheel.read(f'mimhd_mm/.mim/{config}') == (ROOT / config).read_bytes()
+    assert not [name for name in inside if '__pycache__' in name]
+
+
+def test_wheel_holds_every_module_and_no_test(wheel):
+    modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / 'mimhd_mm').rglob('*.py') if '.mim' not in path.parts}
+    assert modules <= set(wheel.namelist())
+    assert not [name for name in wheel.namelist() if name.startswith(('tests/', 'tools/', 'configs/'))]
+
+
+def test_wheel_requires_neither_stack(wheel):
+    """Two distributions of one import name must never meet, so both stacks are extras."""
+    metadata = wheel.read(next(name for name in wheel.namelist() if name.endswith('/METADATA'))).decode()
+    lines = [line.partition(': ')[2] for line in metadata.splitlines() if line.startswith('Requires-Dist')]
+    assert lines
+    assert not TWINS & {Requirement(line).name for line in lines if 'extra ==' not in line}
+    for extra, prefix in (('onedl', 'onedl-'), ('openmmlab', '')):
+        names = {Requirement(line).name for line in lines if f'extra == "{extra}"' in line.replace("'", '"')}
+        assert names & TWINS == {f'{prefix}{name}' for name in ('mmengine', 'mmcv', 'mmpretrain', 'mmsegmentation')}
+
+
+def test_default_stack_is_pinned():
+    for requirement in requirements('run'):
+        assert str(requirement.specifier).startswith('=='), requirement
+
+
+def test_environment_holds_one_stack():
+    names = {(distribution.metadata['Name'] or '').lower() for distribution in importlib.metadata.distributions()}
+    assert not [name for name in TWINS if f'onedl-{name}' in names and name in names]
+
+
+@pytest.mark.skipif(not MIM.is_dir(), reason='mimhd_mm is not installed, only on the path')
+@pytest.mark.parametrize('name', ['_base_/default_runtime.py',
+                                  'pretrain/mini/mae_vit-demo-p4_1xb64-coslr-40e_mnist-32px.py'])
+def test_configs_are_found_through_the_package(tmp_path, name):
+    (tmp_path / 'child.py').write_text(f"_base_ = 'mimhd_mm::{name}'\n")
+    child, parent = Config.fromfile(tmp_path / 'child.py'), Config.fromfile(ROOT / 'configs' / name)
+    assert child.to_dict() == parent.to_dict()
+
+
+@pytest.mark.skipif(not MIM.is_dir(), reason='mimhd_mm is not installed, only on the path')
+def test_what_a_config_inherits_through_the_package_can_be_built(tmp_path):
+    """mmengine would look for mmpretrain's classes in our own scope."""
+    (tmp_path / 'child.py').write_text(
+        "_base_ = 'mimhd_mm::pretrain/mini/mae_vit-demo-p4_1xb64-coslr-40e_mnist-32px.py'\n"
+        "model = dict(backbone=dict(mask_ratio=0.5))\n")
+    model = MODELS.build(Config.fromfile(tmp_path / 'child.py').model)
+    assert type(model).__name__ == 'MAE' and model.backbone.mask_ratio == 0.5
+
+
+def test_model_index():
+    from modelindex.load_model_index import load as load_index
+    index = load_index(str(ROOT / 'model-index.yml'))
+    index.build_models_with_collections()
+    assert index.check(silent=True) == []
+    names = [model.name for model in index.models]
+    assert len(names) == len(set(names))
+    for path in load(ROOT / 'model-index.yml')['Import']:
+        for model in load(ROOT / path)['Models']:
+            assert (ROOT / model['Config']).is_file(), model['Config']
+            assert Path(model['Config']).stem == model['Name']
+
+
+@pytest.mark.parametrize('low, high', [('98.0', '99.0'), ('0.0.1', '0.0.2')])
+def test_version_outside_the_range(monkeypatch, low, high):
+    monkeypatch.setitem(compat.VERSIONS, 'mmengine', (low, high))
+    with pytest.raises(ImportError, match=rf'mmengine>={low},<{high} but found \d.*requirements/run.txt'):
+        compat.check_versions()
+
+
+@pytest.mark.skipif(os.name == 'nt', reason='bash scripts')
+@pytest.mark.parametrize('script', SCRIPTS, ids=lambda path: path.name)
+def test_scripts_parse(script):
+    subprocess.run(['bash', '-n', str(script)], check=True)
+    assert 'set -euo pipefail' in script.read_text()
+    assert os.access(script, os.X_OK)
+
+
+@pytest.mark.skipif(os.name == 'nt', reason='bash scripts')
+@pytest.mark.parametrize('name', ['dist_train', 'dist_test', 'slurm_train', 'slurm_test'])
+def test_scripts_say_how_they_are_used(name):
+    done = subprocess.run(['bash', str(ROOT / 'tools' / f'{name}.sh'), 'config.py'], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f'usage: tools/{name}.sh ') and done.stderr.count('\n') == 1
+
+
+@pytest.mark.skipif(os.name == 'nt', reason='bash scripts')
+@pytest.mark.parametrize('name, arguments, passed_on', [
+    ('dist_train', ['a config.py', '2', '--cfg-options', 'x="[1, 2]"'],
+     ['a config.py', '--launcher', 'pytorch', '--cfg-options', 'x="[1, 2]"']),
+    ('dist_test', ['c.py', 'my model.pth', '2', '--out', 'an output.pkl'],
+     ['c.py', 'my model.pth', '--launcher', 'pytorch', '--out', 'an output.pkl']),
+    ('slurm_train', ['gpu', 'my job', 'c.py', 'a folder', '--amp'],
+     ['c.py', '--work-dir', 'a folder', '--launcher', 'slurm', '--amp']),
+    ('slurm_test', ['gpu', 'my job', 'c.py', 'm.pth', '--out', 'an output.pkl'],
+     ['c.py', 'm.pth', '--launcher', 'slurm', '--out', 'an output.pkl'])])
+def test_scripts_pass_arguments_on_unchanged(tmp_path, name, arguments, passed_on):
+    """With programs in place of python and srun that write down what they are given."""
+    for program in ('recorder', 'srun'):
+        (tmp_path / program).write_text('#!/usr/bin/env bash\nprintf "%s\\n" "$@"\n')
+        (tmp_path / program).chmod(0o755)
+    done = subprocess.run(
+        ['bash', str(ROOT / 'tools' / f'{name}.sh'), *arguments], capture_output=True, text=True, check=True,
+        env=dict(os.environ, PYTHON='recorder', SRUN_ARGS='--qos high', PATH=f'{tmp_path}:{os.environ["PATH"]}'))
+    words = done.stdout.splitlines()
+    assert words[-len(passed_on):] == passed_on
+    assert words[-len(passed_on) - 1].endswith(f'{name.split("_")[1]}.py')
+    if name.startswith('slurm'):
+        assert '--job-name=my job' in words and words[words.index('--qos') + 1] == 'high'
+    else:
+        assert words[words.index('--nproc_per_node') + 1] == '2'
