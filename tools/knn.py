@@ -40,7 +40,7 @@ def main(argv=None) -> None:
     cfg = read_config(args.config)
     student = load_backbone(cfg, args.checkpoint)
     for name in ('train', 'test'):
-        check_image_folder(f'--{name}', dict(data_root=getattr(args, name)))
+        check_image_folder(f'--{name}', dict(data_root=getattr(args, name)), 'give a folder of class folders')
     pipeline = eval_pipeline(image_size(cfg), list_images(args.train)[0])
     train, test = (dict(type='mmpretrain.CustomDataset', data_root=folder, pipeline=pipeline)
                    for folder in (args.train, args.test))

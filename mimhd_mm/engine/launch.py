@@ -3,11 +3,10 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import Callable, Optional
+from typing import Callable, Optional, Union
 
 import torch
 from mmengine.config import Config, DictAction
-from mmengine.dist import init_dist
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
@@ -34,6 +33,20 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
+def read_config_file(path: Union[str, Path]) -> Config:
+    """Read a config.
+
+    Raises:
+        UserInputError: If the file is missing or cannot be parsed.
+    """
+    if not Path(path).is_file():
+        raise UserInputError(f'No config file {str(path)!r}; the ones of this project are under configs/.')
+    try:
+        return Config.fromfile(path)
+    except (SyntaxError, AttributeError, KeyError, FileNotFoundError, ModuleNotFoundError) as error:
+        raise UserInputError(f'The config {str(path)!r} cannot be read: {error}') from error
+
+
 def load_config(args: argparse.Namespace) -> Config:
     """Read ``args.config`` and apply the shared arguments.
 
@@ -41,14 +54,7 @@ def load_config(args: argparse.Namespace) -> Config:
         UserInputError: If the file is missing or cannot be parsed.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    if not Path(args.config).is_file():
-        raise UserInputError(f'No config file {args.config!r}; the ones of this project are under configs/.')
-    try:
-        cfg = Config.fromfile(args.config)
-    except Exception as error:  # a config is a program, and may fail as any program may
-        message = f'{type(error).__name__}: {error}'.splitlines()[0]
-        raise UserInputError(f'The config {args.config!r} cannot be read ({message}).') from error
-
+    cfg = read_config_file(args.config)
     cfg.launcher = args.launcher
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
@@ -83,11 +89,22 @@ def use_amp(cfg: Config) -> None:
 def build_runner(cfg: Config) -> Runner:
     """Check ``cfg``, start the process group where there is one, and build the Runner.
 
-    Without a GPU the group is gloo's, whatever backend the config names: nccl exists on GPUs only.
+    Without a GPU the group is gloo's, whatever backend the config names (nccl exists on GPUs only), and models are
+    wrapped without a device, which mmengine's defaults do not do.
+
+    Raises:
+        UserInputError: With the first problem that :func:`check_config` finds, or for a Slurm or MPI launch without a
+            GPU.
     """
     check_config(cfg)
     if cfg.launcher != 'none' and not torch.cuda.is_available():
-        init_dist(cfg.launcher, **{**cfg.get('env_cfg', {}).get('dist_cfg', {}), 'backend': 'gloo'})
+        if cfg.launcher != 'pytorch':
+            raise UserInputError(f'--launcher {cfg.launcher} needs GPUs and none is visible; on CPUs start the '
+                                 f'processes with tools/dist_train.sh or tools/dist_test.sh.')
+        torch.distributed.init_process_group('gloo')
+        cfg.model_wrapper_cfg = dict(
+            type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False,
+            find_unused_parameters=cfg.get('find_unused_parameters', False))
     return Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
 
 

@@ -19,6 +19,7 @@ from ..models import MAETeacher
 from ..models.mae_files import load_verified, read_mae_file, read_tensors, resize_positions
 from ..registry import DATASETS, MODELS, TRANSFORMS
 from ..states import kept_random_states
+from .launch import read_config_file
 from .preflight import IMAGE_SUFFIXES
 
 
@@ -28,12 +29,7 @@ def read_config(path: Union[str, Path]) -> Config:
     Raises:
         UserInputError: If the file is missing, cannot be parsed or holds no model with a backbone.
     """
-    if not Path(path).is_file():
-        raise UserInputError(f'No config file {str(path)!r}; the ones of this project are under configs/.')
-    try:
-        cfg = Config.fromfile(path)
-    except (SyntaxError, AttributeError, KeyError, FileNotFoundError, ModuleNotFoundError) as error:
-        raise UserInputError(f'The config {str(path)!r} cannot be read: {error}') from error
+    cfg = read_config_file(path)
     if 'backbone' not in cfg.get('model', {}):
         raise UserInputError(f'The config {str(path)!r} has no model with a backbone; give one that trains a model.')
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))

@@ -1,6 +1,6 @@
 """Look at what a config names before anything is built: folders, images, devices."""
 from pathlib import Path
-from typing import Iterator, Tuple
+from typing import Iterator, Optional, Tuple
 
 import torch
 from mmengine.config import Config
@@ -46,14 +46,19 @@ def _datasets(cfg: Config) -> Iterator[Tuple[str, dict]]:
             dataset = dataset['dataset']
         if isinstance(dataset, dict):
             yield f'{loader}.dataset', dataset
+    for name, hook in (cfg.get('default_hooks') or {}).items():
+        if hook and str(hook.get('type')).endswith('KNNProbeHook'):
+            yield f'default_hooks.{name}.train', hook['train']
+            yield f'default_hooks.{name}.test', hook['test']
 
 
-def check_image_folder(key: str, dataset: dict) -> None:
+def check_image_folder(key: str, dataset: dict, advice: Optional[str] = None) -> None:
     """Find the folder a dataset config points at and open one image of it.
 
     Args:
         key (str): The config key, for the message.
         dataset (dict): A dataset config with ``data_root`` and, maybe, ``data_prefix`` and ``split``.
+        advice (str, optional): What to do about a missing folder. None names the config key to set.
 
     Raises:
         UserInputError: If the folder is missing or empty, or its first image does not decode.
@@ -68,8 +73,8 @@ def check_image_folder(key: str, dataset: dict) -> None:
     if not (dataset.get('data_root') or prefix) or '://' in str(dataset.get('data_root')):
         return
     if not folder.is_dir():
-        raise UserInputError(f'{key}: no folder {str(folder)!r}; '
-                             f'point it at your images with --cfg-options {key}.data_root=FOLDER.')
+        advice = advice or f'point it at your images with --cfg-options {key}.data_root=FOLDER'
+        raise UserInputError(f'{key}: no folder {str(folder)!r}; {advice}.')
     first = next((path for path in folder.rglob('*') if path.suffix.lower() in IMAGE_SUFFIXES), None)
     if first is None:
         raise UserInputError(f'{key}: no image in {str(folder)!r} or below; expected {", ".join(IMAGE_SUFFIXES)}.')
@@ -77,4 +82,5 @@ def check_image_folder(key: str, dataset: dict) -> None:
         with Image.open(first) as image:
             image.load()
     except (UnidentifiedImageError, OSError, ValueError) as error:
-        raise UserInputError(f'{key}: the image {str(first)!r} cannot be decoded ({error}); remove or replace it.') from error
+        raise UserInputError(
+            f'{key}: the image {str(first)!r} cannot be decoded ({error}); remove or replace it.') from error

@@ -1,4 +1,5 @@
 """Optimiser wrappers and constructors."""
 from .cpu_amp_optim_wrapper import CPUAmpOptimWrapper
+from .layer_decay_constructor import BackboneLayerDecayConstructor
 
-__all__ = ['CPUAmpOptimWrapper']
+__all__ = ['BackboneLayerDecayConstructor', 'CPUAmpOptimWrapper']

@@ -57,7 +57,7 @@ class RelationViT(VisionTransformer):
     def __init__(self, arch: Union[str, dict] = 'base', *, relation_block: Optional[int] = None,
                  relation_heads: Optional[int] = None, stop_at_relation: bool = False, sincos_pos_embed: bool = True,
                  out_type: str = 'raw', layer_cfgs: Union[dict, list] = dict(), **kwargs) -> None:
-        settings = self._settings(arch)
+        settings = self.settings_of(arch)
         width, depth = settings['embed_dims'], settings['num_layers']
         block = depth if relation_block is None else relation_block
         if not isinstance(block, int) or not 1 <= block <= depth:
@@ -84,7 +84,8 @@ class RelationViT(VisionTransformer):
             del last.attn.proj, last.ln2, last.ffn
 
     @classmethod
-    def _settings(cls, arch: Union[str, dict]) -> dict:
+    def settings_of(cls, arch: Union[str, dict]) -> dict:
+        """The four sizes behind an architecture's name, or those of a dict, checked."""
         if isinstance(arch, dict):
             missing = {'embed_dims', 'num_layers', 'num_heads', 'feedforward_channels'} - set(arch)
             if missing:

@@ -40,7 +40,7 @@ class MAETeacher(BaseModule):
                  patch_size: int = 16, block: int = 18, init_cfg: Optional[dict] = None) -> None:
         super().__init__(init_cfg)
         self.checkpoint = checkpoint
-        self.arch = RelationViT._settings(arch)
+        self.arch = RelationViT.settings_of(arch)
         self.img_size = img_size
         self.patch_size = patch_size
         self.sha256: Optional[str] = None
