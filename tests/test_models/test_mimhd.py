@@ -36,6 +36,16 @@ def test_gradients_reach_what_learns_and_nothing_else(build_mimhd):
         assert (parameter.grad is None) == frozen, name  # so DDP needs no find_unused_parameters
 
 
+@pytest.mark.parametrize('block', [2, 3])
+def test_without_reconstruction_all_that_can_learn_gets_a_gradient(build_mimhd, block):
+    model = build_mimhd(rec_weight=0, backbone=dict(relation_block=block))
+    sum(model(images(), mode='loss').values()).backward()
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is None) != parameter.requires_grad, name
+    assert model.backbone.layers[block - 1].attn.qkv.weight.requires_grad
+    assert not model.backbone.layers[block - 1].attn.proj.weight.requires_grad
+
+
 def test_reconstruction_alone_reaches_the_student_through_the_frozen_decoder(build_mimhd):
     model = build_mimhd()
     model(images(), mode='loss')['loss_rec'].backward()

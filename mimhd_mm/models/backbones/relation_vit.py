@@ -100,6 +100,16 @@ class RelationViT(VisionTransformer):
         """Head count of the tapped block."""
         return self.layers[self.relation_block - 1].attn.num_heads
 
+    def freeze_beyond_relation(self) -> None:
+        """Freeze what the tapped block's q, k, v do not depend on, where nothing else learns from the tokens.
+
+        Those weights would get no gradient anyway; frozen, they need no ``find_unused_parameters`` either.
+        """
+        block = self.layers[self.relation_block - 1]
+        beyond = [block.attn.proj, block.attn.gamma1, block.ln2, block.ffn, *self.layers[self.relation_block:]]
+        for module in beyond + ([self.ln1] if self.final_norm else []):
+            module.requires_grad_(False)
+
     def init_weights(self) -> None:
         """As the parent, then MAE's start values where nothing is loaded.
 

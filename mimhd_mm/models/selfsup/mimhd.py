@@ -37,7 +37,8 @@ class MIMHD(BaseSelfSupervisor):
         backbone (dict): The student, a ``RelationViT``.
         target_generator (dict): The teacher, a ``MAETeacher``.
         head (dict): A ``RelationDistillHead``.
-        neck (dict, optional): A ``DualViewMAEDecoder``. None leaves reconstruction out. Defaults to None.
+        neck (dict, optional): A ``DualViewMAEDecoder``. None leaves reconstruction out; what then gets no gradient,
+            the student beyond the tapped q, k, v, is frozen. Defaults to None.
         rec_head (dict, optional): A ``MAEPretrainHead``; its ``norm_pix`` must be as the teacher's decoder was
             trained. Given together with ``neck``. Defaults to None.
         rec_weight (float): alpha of eq. 11. The paper does not give it. 0 leaves reconstruction out.
@@ -64,7 +65,9 @@ class MIMHD(BaseSelfSupervisor):
                 f'{_by(teacher.encoder.patch_resolution)}; choose img_size and patch_size of backbone and '
                 f'target_generator so that both see the same grid.')
         patch_size = student.patch_embed.projection.kernel_size[0]
-        if neck is not None:
+        if neck is None:
+            student.freeze_beyond_relation()
+        else:
             rows, columns = student.patch_resolution
             neck = dict(dict(student_dims=student.embed_dims, num_patches=rows * columns, patch_size=patch_size,
                              embed_dim=teacher.encoder.embed_dims), **neck)

@@ -1,0 +1,13 @@
+# UperNet, ViT-Ti pre-trained by MIM-HD, ADE20K at 512 px, 20,000 iterations on one GPU. Not in the paper: our choice.
+# Command: python tools/train.py configs/segmentation/mimhd-vit-tiny_upernet_1xb4-amp-20k_ade20k-512x512.py
+# Time: not run. Result: not run.
+_base_ = [
+    '../_base_/models/upernet_vit-tiny.py',
+    '../_base_/datasets/ade20k.py',
+    '../_base_/schedules/schedule_20k.py',
+    '../_base_/mmseg_runtime.py',
+]
+model = dict(backbone=dict(drop_path_rate=0.))
+optim_wrapper = dict(paramwise_cfg=dict(layer_decay_rate=0.8))
+train_dataloader = dict(batch_size=4)
+default_hooks = dict(checkpoint=dict(interval=4000))
