@@ -4,7 +4,7 @@
 """
 import argparse
 
-from mimhd_mm.engine.launch import add_common_arguments, build_runner, load_config, run_tool
+from mimhd_mm.engine.launch import add_common_arguments, build_runner, check_batches, load_config, run_tool
 
 
 def main(argv=None) -> None:
@@ -25,7 +25,9 @@ def main(argv=None) -> None:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     if args.auto_scale_lr:
         cfg.auto_scale_lr = dict(cfg.auto_scale_lr, enable=True)
-    build_runner(cfg).train()
+    runner = build_runner(cfg)
+    check_batches(runner)
+    runner.train()
 
 
 if __name__ == '__main__':

@@ -66,11 +66,13 @@ def load_config(args: argparse.Namespace) -> Config:
             cfg[loader].setdefault('collate_fn', dict(type='default_collate'))
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)
-    for loader in filter(cfg.get, LOADERS):
+    for loader in (cfg[key] for key in LOADERS if cfg.get(key)):
+        loader.setdefault('pin_memory', torch.cuda.is_available())
+        loader.setdefault('persistent_workers', True)  # workers started anew draw the same augmentations each epoch
         if args.no_pin_memory:
-            cfg[loader].pin_memory = False
-        if args.no_persistent_workers or not cfg[loader].get('num_workers'):
-            cfg[loader].persistent_workers = False
+            loader.pin_memory = False
+        if args.no_persistent_workers or not loader.get('num_workers'):
+            loader.persistent_workers = False
     if args.amp:
         use_amp(cfg)
     return cfg
@@ -106,6 +108,19 @@ def build_runner(cfg: Config) -> Runner:
             type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False,
             find_unused_parameters=cfg.get('find_unused_parameters', False))
     return Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
+
+
+def check_batches(runner: Runner) -> None:
+    """Build the training data and see that it fills at least one batch.
+
+    Raises:
+        UserInputError: If there are fewer images than a batch on each process takes, and incomplete ones are dropped.
+    """
+    loader = runner.train_loop.dataloader
+    if len(loader) == 0:
+        raise UserInputError(
+            f'{len(loader.dataset)} training images fill no batch of {loader.batch_size} on each of '
+            f'{runner.world_size} processes; set --cfg-options train_dataloader.batch_size to a smaller number.')
 
 
 def run_tool(main: Callable[[Optional[list]], Optional[int]], argv: Optional[list] = None) -> None:

@@ -1,7 +1,4 @@
 """The teacher doctor and the converter."""
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from PIL import Image
@@ -10,17 +7,7 @@ from mimhd_mm.evaluation.teacher_doctor import diagnose, explained_variance, smo
 from mimhd_mm.models.mae_files import read_mae_file
 
 from ..conftest import build_mae, to_official
-
-TOOLS = Path(__file__).parents[2] / 'tools'
-
-
-def load_tool(path, name, monkeypatch):
-    import importlib.util
-    spec = importlib.util.spec_from_file_location(name, TOOLS / path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
+from .commands import call, error_of
 
 def striped_images(count, seed=0):
     """One colour an image, with the same stripes in every patch, bright-dark or dark-bright: easy to continue."""
@@ -82,44 +69,32 @@ def test_explained_variance_is_one_for_a_perfect_prediction_and_leaves_random_st
     assert torch.equal(state, torch.random.get_rng_state())
 
 
-def run(tool, name, arguments, monkeypatch, capsys):
-    """Exit status and output of a tool, in this process."""
-    from mimhd_mm.engine.launch import run_tool
-    module = load_tool(tool, name, monkeypatch)
-    monkeypatch.setattr(sys, 'argv', [name, *map(str, arguments)])
-    with pytest.raises(SystemExit) as stopped:
-        run_tool(module.main)
-    code = stopped.value.code
-    return code, capsys.readouterr().out
-
-
-def test_check_teacher_tool(trained, tmp_path, monkeypatch, capsys):
+def test_check_teacher_tool(trained, tmp_path, capsys):
     norm_pix, path = trained
     pixels = striped_images(8, seed=3).expand(-1, -1, 32, -1) * torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
     pixels = (pixels + torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)).clamp(0, 1) * 255
     for index, image in enumerate(pixels.byte().permute(0, 2, 3, 1).numpy()):
         Image.fromarray(image).save(tmp_path / f'{index}.png')
     arguments = [path, '--images', tmp_path, '--num-heads', 4]
-    code, out = run('analysis_tools/check_teacher.py', 'check_teacher', arguments, monkeypatch, capsys)
-    assert not code
+    call('analysis_tools/check_teacher.py', *arguments)
+    out = capsys.readouterr().out
     assert f'model.rec_head.norm_pix={norm_pix}' in out and '48 wide, 4 blocks' in out
 
 
-def test_check_teacher_refuses(teacher_file, tmp_path, monkeypatch, capsys):
+def test_check_teacher_refuses(teacher_file, tmp_path):
     tensors = torch.load(teacher_file, weights_only=True)['state_dict']
     torch.save(dict(state_dict={k: v for k, v in tensors.items() if k.startswith('backbone.')}), tmp_path / 'enc.pth')
     for path, message in ((tmp_path / 'enc.pth', 'encoder but no decoder'), (teacher_file, 'does not reconstruct'),
                           (tmp_path / 'no.pth', 'No file')):
-        code, _ = run('analysis_tools/check_teacher.py', 'check_teacher', [path], monkeypatch, capsys)
-        assert str(code).startswith('error: ') and message in code and '\n' not in code
+        assert message in error_of('analysis_tools/check_teacher.py', path)
 
 
-def test_converter_round_trip(teacher_file, tmp_path, monkeypatch, capsys):
+def test_converter_round_trip(teacher_file, tmp_path, capsys):
     official = to_official(torch.load(teacher_file, weights_only=True)['state_dict'])
     torch.save(dict(model=official), tmp_path / 'official.pth')
     arguments = [tmp_path / 'official.pth', tmp_path / 'converted.pth']
-    code, out = run('model_converters/mae_to_mmpretrain.py', 'convert', arguments, monkeypatch, capsys)
-    assert not code and 'read back and equal' in out
+    call('model_converters/mae_to_mmpretrain.py', *arguments)
+    assert 'read back and equal' in capsys.readouterr().out
     converted = read_mae_file(tmp_path / 'converted.pth', need_decoder=True)
     original = read_mae_file(teacher_file, need_decoder=True)
     assert converted.source == 'openmmlab'
@@ -128,5 +103,5 @@ def test_converter_round_trip(teacher_file, tmp_path, monkeypatch, capsys):
     model = build_mae()
     model.load_state_dict(torch.load(tmp_path / 'converted.pth', weights_only=True)['state_dict'], strict=True)
     before = (tmp_path / 'converted.pth').read_bytes()
-    code, _ = run('model_converters/mae_to_mmpretrain.py', 'convert', arguments, monkeypatch, capsys)
-    assert 'exists already' in code and (tmp_path / 'converted.pth').read_bytes() == before
+    message = error_of('model_converters/mae_to_mmpretrain.py', *arguments)
+    assert 'exists already' in message and (tmp_path / 'converted.pth').read_bytes() == before
