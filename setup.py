@@ -103,6 +103,7 @@ setup(
         'openmmlab': requirements('openmmlab'),
         'tests': requirements('tests'),
         'demo': requirements('demo'),
+        'export': requirements('export'),
     },
     cmdclass={'build_py': BuildPy, 'develop': Develop},
     zip_safe=False,

@@ -83,7 +83,7 @@ def test_header_is_a_contract(path):
 
 def test_ablations_by_cfg_options_build(tmp_path, teacher_file):
     """Keys that users change on the command line: Table 4's blocks, Figure 6's views and ratios, pairs, alpha."""
-    base = ROOT / 'pretrain' / 'mini' / 'mimhd_vit-micro-p8_1xb64-coslr-10e_tiny-imagenet-64px.py'
+    base = ROOT / 'pretrain' / 'mini' / 'mimhd_vit-micro-p8_1xb64-coslr-5e_tiny-imagenet-64px.py'
     for options in ({'model.backbone.relation_block': 2}, {'model.target_generator.block': 1},
                     {'model.neck.num_views': 1, 'model.neck.mask_ratio': 0.75}, {'model.rec_weight': 0},
                     {'model.head.pairs': ['qk']}, {'model.neck.frozen': False}, {'model.neck.connector': 'direct'},

@@ -99,7 +99,8 @@ def test_segmentor(constructor):
     assert set(found) == {name for name, _ in model.named_parameters()}
     assert found['backbone.pos_embed']['lr'] == 2 / 16 and found['backbone.pos_embed']['weight_decay'] == 0
     assert found['backbone.layers.2.attn.qkv.weight']['lr'] == 1 and found['backbone.ln1.weight']['lr'] == 2
-    assert found['decode_head.conv_seg.weight']['lr'] == 2 and found['decode_head.conv_seg.weight']['weight_decay'] == .1
+    head = found['decode_head.conv_seg.weight']
+    assert head['lr'] == 2 and head['weight_decay'] == .1
 
 
 class ModelWithoutDepths(torch.nn.Module):

@@ -87,7 +87,7 @@ def test_environment_holds_one_stack():
 
 @pytest.mark.skipif(not MIM.is_dir(), reason='mimhd_mm is not installed, only on the path')
 @pytest.mark.parametrize('name', ['_base_/default_runtime.py',
-                                  'pretrain/mini/mae_vit-demo-p4_1xb64-coslr-40e_mnist-32px.py'])
+                                  'pretrain/mini/mae_vit-demo-p4_1xb64-coslr-30e_mnist-32px.py'])
 def test_configs_are_found_through_the_package(tmp_path, name):
     (tmp_path / 'child.py').write_text(f"_base_ = 'mimhd_mm::{name}'\n")
     child, parent = Config.fromfile(tmp_path / 'child.py'), Config.fromfile(ROOT / 'configs' / name)
@@ -98,7 +98,7 @@ def test_configs_are_found_through_the_package(tmp_path, name):
 def test_what_a_config_inherits_through_the_package_can_be_built(tmp_path):
     """mmengine would look for mmpretrain's classes in our own scope."""
     (tmp_path / 'child.py').write_text(
-        "_base_ = 'mimhd_mm::pretrain/mini/mae_vit-demo-p4_1xb64-coslr-40e_mnist-32px.py'\n"
+        "_base_ = 'mimhd_mm::pretrain/mini/mae_vit-demo-p4_1xb64-coslr-30e_mnist-32px.py'\n"
         "model = dict(backbone=dict(mask_ratio=0.5))\n")
     model = MODELS.build(Config.fromfile(tmp_path / 'child.py').model)
     assert type(model).__name__ == 'MAE' and model.backbone.mask_ratio == 0.5

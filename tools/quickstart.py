@@ -21,25 +21,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / 'configs' / 'pretrain' / 'mini'
-TEACHER = CONFIGS / 'mae_vit-demo-p4_1xb64-coslr-40e_mnist-32px.py'
-STUDENT = CONFIGS / 'mimhd_vit-demo-student-p4_1xb64-coslr-40e_mnist-32px.py'
+TEACHER = CONFIGS / 'mae_vit-demo-p4_1xb64-coslr-30e_mnist-32px.py'
+STUDENT = CONFIGS / 'mimhd_vit-demo-student-p4_1xb64-coslr-15e_mnist-32px.py'
 DEFAULT_MINUTES = 10.
+OVERHEAD_MINUTES = 0.7  # starting the tools, data, scores and pictures
 VALIDATION_SHARE = 0.2
 PROGRESS = re.compile(r'Epoch\(train\)\s+\[(\d+)\].*?eta: (\S+(?: days?, \S+)?).*?\sloss: (\S+)')
 ROWS = {'untrained student': 'student, untrained', 'this checkpoint': 'student, distilled', 'its teacher': 'teacher',
         'raw pixels (32 x 32)': 'raw pixels, no network'}
-CONFIG = '''# Written by tools/quickstart.py: a config of this project with the demo's paths and length.
-_base_ = {base!r}
-
-work_dir = {work_dir!r}
-train_dataloader = dict(dataset=dict(data_root={data!r}))
-param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-3, by_epoch=True, begin=0, end={warmup}, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', T_max={rest}, by_epoch=True, begin={warmup}, end={epochs},
-         convert_to_iter_based=True),
-]
-train_cfg = dict(max_epochs={epochs})
-'''
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -125,9 +114,27 @@ def write_mnist(folder: Path) -> None:
 
 
 def scaled_epochs(config: Path, minutes: float) -> int:
-    """The epochs in the config's name, scaled; at least two, one of them to warm up."""
+    """The epochs in the config's name, scaled to the time that is left for training; at least one."""
     epochs = int(re.search(r'-(\d+)e_', config.name)[1])
-    return max(2, round(epochs * minutes / DEFAULT_MINUTES))
+    return max(1, round(epochs * (minutes - OVERHEAD_MINUTES) / (DEFAULT_MINUTES - OVERHEAD_MINUTES)))
+
+
+def config_text(base: Path, epochs: int, data: Path, work_dir: Path) -> str:
+    """A config that inherits ``base`` and sets paths and length: a twentieth of it warms up, the rest is a cosine."""
+    warmup = round(epochs / 20) or int(epochs > 1)
+    return f'''# Written by tools/quickstart.py: a config of this project with the demo's paths and length.
+_base_ = {base.as_posix()!r}
+
+work_dir = {work_dir.as_posix()!r}
+train_dataloader = dict(dataset=dict(data_root={data.as_posix()!r}))
+train_cfg = dict(max_epochs={epochs})
+param_scheduler = [
+    dict(type='LinearLR', start_factor=1e-3, by_epoch=True, begin=0, end={warmup}, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', T_max={epochs - warmup}, by_epoch=True, begin={warmup}, end={epochs},
+         convert_to_iter_based=True),
+]
+{'' if warmup else 'param_scheduler = param_scheduler[1:]  # one epoch: no warm-up'}
+'''
 
 
 def train(base: Path, epochs: int, data: Path, work_dir: Path, teacher: Path = None) -> tuple:
@@ -143,9 +150,7 @@ def train(base: Path, epochs: int, data: Path, work_dir: Path, teacher: Path = N
     Returns:
         tuple: The checkpoint and the config that was written for it.
     """
-    warmup = max(1, round(epochs / 20))
-    text = CONFIG.format(base=base.as_posix(), work_dir=work_dir.as_posix(), data=data.as_posix(), warmup=warmup,
-                         rest=epochs - warmup, epochs=epochs)
+    text = config_text(base, epochs, data, work_dir)
     if teacher is not None:
         text += (f'model = dict(target_generator=dict(checkpoint={teacher.as_posix()!r}))  '
                  f'# sha256 {hashlib.sha256(teacher.read_bytes()).hexdigest()[:12]}\n')

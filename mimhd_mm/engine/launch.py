@@ -43,8 +43,9 @@ def read_config_file(path: Union[str, Path]) -> Config:
         raise UserInputError(f'No config file {str(path)!r}; the ones of this project are under configs/.')
     try:
         return Config.fromfile(path)
-    except (SyntaxError, AttributeError, KeyError, FileNotFoundError, ModuleNotFoundError) as error:
-        raise UserInputError(f'The config {str(path)!r} cannot be read: {error}') from error
+    except Exception as error:  # a config is a program, and may fail as any program may
+        message = f'{type(error).__name__}: {error}'.splitlines()[0]
+        raise UserInputError(f'The config {str(path)!r} cannot be read ({message}).') from error
 
 
 def load_config(args: argparse.Namespace) -> Config:

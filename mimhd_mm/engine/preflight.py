@@ -7,6 +7,7 @@ from mmengine.config import Config
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import UserInputError
+from .pretrained import check_class_count, check_pretrained
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')
 GPU_WRAPPERS = ('AmpOptimWrapper', 'ApexOptimWrapper')
@@ -24,6 +25,8 @@ def check_config(cfg: Config) -> None:
     check_device(cfg)
     for key, dataset in _datasets(cfg):
         check_image_folder(key, dataset)
+    check_class_count(cfg)
+    check_pretrained(cfg)
 
 
 def check_device(cfg: Config) -> None:

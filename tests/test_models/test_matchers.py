@@ -93,6 +93,16 @@ def test_sinkhorn_ignores_what_all_rows_share():
     torch.testing.assert_close(sinkhorn(logits + 3 * torch.randn(8), 200), sinkhorn(logits, 200), rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize('student_heads, teacher_heads', [(6, 8), (12, 16), (3, 16)])
+def test_no_weight_that_the_default_temperature_allows_leaves_a_teacher_head_out(student_heads, teacher_heads):
+    preferred = torch.rand(2000, 1, teacher_heads) ** 3  # some heads are liked by most rows, some by few
+    likes = torch.rand(2000, student_heads, teacher_heads) < preferred
+    weight = sinkhorn(torch.where(likes, 10., -10.))  # cosines of 1 and -1 over a temperature of 0.1
+    share = weight.sum(-2) * teacher_heads / student_heads
+    entropy = torch.special.entr(weight).sum(-1).mean(-1) / math.log(teacher_heads)
+    assert share.min() > 0.5 and entropy.min() > 0.1
+
+
 def trained_entropy(balance, steps=300):
     """Train a matcher alone, as it would be with one teacher head much easier to imitate than the others."""
     torch.manual_seed(0)

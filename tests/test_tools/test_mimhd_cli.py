@@ -6,7 +6,7 @@ import torch
 
 from .commands import ROOT, error_of
 
-CONFIG = ROOT / 'configs/pretrain/mini/mimhd_vit-demo-student-p4_1xb64-coslr-40e_mnist-32px.py'
+CONFIG = ROOT / 'configs/pretrain/mini/mimhd_vit-demo-student-p4_1xb64-coslr-15e_mnist-32px.py'
 
 
 @pytest.fixture(scope='module')

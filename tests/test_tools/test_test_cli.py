@@ -173,7 +173,7 @@ def test_checkpoint_of_another_size(classifier):
 
 
 def test_pretraining_config():
-    config = ROOT / 'configs/pretrain/mini/mae_vit-demo-p4_1xb64-coslr-40e_mnist-32px.py'
+    config = ROOT / 'configs/pretrain/mini/mae_vit-demo-p4_1xb64-coslr-30e_mnist-32px.py'
     assert 'tools/knn.py' in error_of('test.py', config, 'nothing.pth')
 
 

@@ -11,7 +11,7 @@ from mimhd_mm.compat import load_checkpoint_safely
 
 from .commands import ROOT, error_of, load_tool
 
-CONFIG = ROOT / 'configs/pretrain/mini/mae_vit-demo-p4_1xb64-coslr-40e_mnist-32px.py'
+CONFIG = ROOT / 'configs/pretrain/mini/mae_vit-demo-p4_1xb64-coslr-30e_mnist-32px.py'
 TOOLS = sorted(path.relative_to(ROOT / 'tools').as_posix() for path in (ROOT / 'tools').rglob('*.py'))
 
 

@@ -8,7 +8,7 @@ model = dict(
         out_type='avg_featmap', final_norm=True,
         init_cfg=dict(
             type='Pretrained', prefix='backbone.',
-            checkpoint='work_dirs/mimhd_vit-micro-p8_1xb64-coslr-10e_tiny-imagenet-64px/epoch_10.pth')),
+            checkpoint='work_dirs/mimhd_vit-micro-p8_1xb64-coslr-5e_tiny-imagenet-64px/epoch_5.pth')),
     neck=dict(type='ClsBatchNormNeck', input_features=96),
     head=dict(
         type='LinearClsHead', num_classes=200, in_channels=96,

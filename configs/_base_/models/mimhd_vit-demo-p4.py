@@ -8,7 +8,7 @@ model = dict(
     target_generator=dict(
         type='MAETeacher', img_size=32, patch_size=4, block=5,
         arch=dict(embed_dims=96, num_layers=6, num_heads=6, feedforward_channels=384),
-        checkpoint='quickstart_out/teacher/epoch_40.pth'),
+        checkpoint='quickstart_out/teacher/epoch_30.pth'),
     head=dict(
         type='RelationDistillHead', pairs=('qk', 'vv'),
         matcher=dict(type='AttentionHeadMatcher'),

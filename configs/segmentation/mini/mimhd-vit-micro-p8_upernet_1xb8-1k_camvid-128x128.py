@@ -1,6 +1,6 @@
 # UperNet on the mini MIM-HD student, CamVid: the small real benchmark.
 # Command: python tools/train.py configs/segmentation/mini/mimhd-vit-micro-p8_upernet_1xb8-1k_camvid-128x128.py
-# Needs the student: configs/pretrain/mini/mimhd_vit-micro-p8_1xb64-coslr-10e_tiny-imagenet-64px.py first. An untrained
+# Needs the student: configs/pretrain/mini/mimhd_vit-micro-p8_1xb64-coslr-5e_tiny-imagenet-64px.py first. An untrained
 # one for comparison: --cfg-options model.backbone.init_cfg=None
 # Time: not run. Result: not run.
 _base_ = [

@@ -20,10 +20,10 @@ class BackboneLayerDecayConstructor(LearningRateDecayOptimWrapperConstructor):
     """Multiply the learning rate by ``layer_decay_rate`` once more for every block nearer to the image.
 
     The depth is what ``model.backbone.get_layer_depth`` says, for any model with a ``backbone``: mmpretrain's
-    ``ImageClassifier`` and mmsegmentation's ``EncoderDecoder``, wrapped for several GPUs or not. A vision transformer of
-    L blocks has depths 0 (patches, [class] token, positions), 1 to L, and L + 1 for its last norm and whatever is not
-    the backbone; a parameter of depth n learns at ``lr * layer_decay_rate ** (L + 1 - n)``. Frozen parameters are left
-    out.
+    ``ImageClassifier`` and mmsegmentation's ``EncoderDecoder``, wrapped for several GPUs or not. A vision transformer
+    of L blocks has depths 0 (patches, [class] token, positions), 1 to L, and L + 1 for its last norm and whatever is
+    not the backbone; a parameter of depth n learns at ``lr * layer_decay_rate ** (L + 1 - n)``. Frozen parameters are
+    left out.
 
     mmpretrain's constructor, whose option names these are, asks the model itself, which a segmentor does not answer.
     Norms, biases, other vectors, position embeddings and tables, [class] and mask tokens get no weight decay here
@@ -51,9 +51,10 @@ class BackboneLayerDecayConstructor(LearningRateDecayOptimWrapperConstructor):
                                  f'choose from {", ".join(OPTIONS)}.')
         custom_keys = {**{name: dict(decay_mult=0.) for name in NO_DECAY}, **options.pop('custom_keys', {})}
         for name, settings in custom_keys.items():
-            if set(settings) - {'decay_mult'}:
-                raise UserInputError(f'custom_keys[{name!r}] of BackboneLayerDecayConstructor takes decay_mult alone, not '
-                                     f'{sorted(set(settings) - {"decay_mult"})[0]!r}; learning rates follow from depth.')
+            odd = sorted(set(settings) - {'decay_mult'})
+            if odd:
+                raise UserInputError(f'custom_keys[{name!r}] of BackboneLayerDecayConstructor takes decay_mult alone, '
+                                     f'not {odd[0]!r}; learning rates follow from depth.')
         for name in ('lr', 'weight_decay'):
             if optim_wrapper_cfg['optimizer'].get(name) is None:
                 raise UserInputError(f'BackboneLayerDecayConstructor scales optim_wrapper.optimizer.{name}, which the '

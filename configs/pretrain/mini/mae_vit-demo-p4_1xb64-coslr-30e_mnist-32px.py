@@ -1,5 +1,5 @@
 # The demo's teacher: MAE on 4,000 digits of MNIST at 32 px. tools/quickstart.py writes the images and calls this.
-# Command: python tools/train.py configs/pretrain/mini/mae_vit-demo-p4_1xb64-coslr-40e_mnist-32px.py
+# Command: python tools/train.py configs/pretrain/mini/mae_vit-demo-p4_1xb64-coslr-30e_mnist-32px.py
 _base_ = [
     '../../_base_/models/mae_vit-demo-p4.py',
     '../../_base_/datasets/mnist_32px.py',
@@ -9,6 +9,6 @@ _base_ = [
 
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-3, by_epoch=True, begin=0, end=2, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', T_max=38, by_epoch=True, begin=2, end=40, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', T_max=28, by_epoch=True, begin=2, end=30, convert_to_iter_based=True),
 ]
-train_cfg = dict(max_epochs=40)
+train_cfg = dict(max_epochs=30)

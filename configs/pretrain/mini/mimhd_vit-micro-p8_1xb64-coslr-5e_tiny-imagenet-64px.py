@@ -1,5 +1,5 @@
 # MIM-HD in miniature: the mini MAE teaches a student an eighth of its size, on Tiny ImageNet at 64 px.
-# Command: python tools/train.py configs/pretrain/mini/mimhd_vit-micro-p8_1xb64-coslr-10e_tiny-imagenet-64px.py
+# Command: python tools/train.py configs/pretrain/mini/mimhd_vit-micro-p8_1xb64-coslr-5e_tiny-imagenet-64px.py
 # Needs the teacher: configs/pretrain/mini/mae_vit-mini-p8_1xb64-coslr-20e_tiny-imagenet-64px.py first.
 # Images elsewhere: --cfg-options train_dataloader.dataset.data_root=DIR default_hooks.knn_probe.train.data_root=DIR \
 #     default_hooks.knn_probe.test.data_root=DIR
@@ -12,15 +12,15 @@ _base_ = [
 
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-3, by_epoch=True, begin=0, end=1, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', T_max=9, by_epoch=True, begin=1, end=10, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', T_max=4, by_epoch=True, begin=1, end=5, convert_to_iter_based=True),
 ]
-train_cfg = dict(max_epochs=10)
+train_cfg = dict(max_epochs=5)
 
 # k-NN on a part of the labelled images, which training does not look at; tools/knn.py scores all of them.
 data_root = 'data/tiny-imagenet-200'
 probe_pipeline = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
 default_hooks = dict(
-    checkpoint=dict(interval=2),
+    checkpoint=dict(interval=1),
     knn_probe=dict(
         type='KNNProbeHook', interval=5, max_train=6000, max_test=1000,
         train=dict(type='TinyImageNet', data_root=data_root, split='train', pipeline=probe_pipeline),
