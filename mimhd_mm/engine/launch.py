@@ -92,8 +92,8 @@ def use_amp(cfg: Config) -> None:
 def build_runner(cfg: Config) -> Runner:
     """Check ``cfg``, start the process group where there is one, and build the Runner.
 
-    Without a GPU the group is gloo's, whatever backend the config names (nccl exists on GPUs only), and models are
-    wrapped without a device, which mmengine's defaults do not do.
+    Without a GPU the group is gloo's, whatever backend the config names (nccl exists on GPUs only), models
+    are wrapped without a device, which mmengine's defaults do not do, and BatchNorm is not synchronised.
 
     Raises:
         UserInputError: With the first problem that :func:`check_config` finds, or for a Slurm or MPI launch without a
@@ -105,6 +105,7 @@ def build_runner(cfg: Config) -> Runner:
             raise UserInputError(f'--launcher {cfg.launcher} needs GPUs and none is visible; on CPUs start the '
                                  f'processes with tools/dist_train.sh or tools/dist_test.sh.')
         torch.distributed.init_process_group('gloo')
+        cfg.sync_bn = None
         cfg.model_wrapper_cfg = dict(
             type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False,
             find_unused_parameters=cfg.get('find_unused_parameters', False))

@@ -6,6 +6,7 @@ import torch
 from mmengine.config import Config
 from PIL import Image, UnidentifiedImageError
 
+from ..datasets.segmentation_check import check_segmentation_config
 from ..errors import UserInputError
 from .pretrained import check_class_count, check_pretrained
 
@@ -25,6 +26,8 @@ def check_config(cfg: Config) -> None:
     check_device(cfg)
     for key, dataset in _datasets(cfg):
         check_image_folder(key, dataset)
+    if cfg.get('default_scope') == 'mmseg':
+        check_segmentation_config(cfg)
     check_class_count(cfg)
     check_pretrained(cfg)
 

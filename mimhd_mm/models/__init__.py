@@ -1,6 +1,6 @@
 """Models. Layers, from the bottom: relation, views; backbones, necks, losses, matchers; heads, target generators;
 algorithms. Imports only go down."""
-from .backbones import RelationViT
+from .backbones import RelPosViT, RelationViT
 from .heads import RelationDistillHead
 from .losses import RelationDistillLoss
 from .matchers import AttentionHeadMatcher, AverageHeadMatcher, HeadMatcher, OneToOneHeadMatcher, SelectHeadMatcher
@@ -10,5 +10,5 @@ from .target_generators import MAETeacher
 
 __all__ = [
     'AttentionHeadMatcher', 'AverageHeadMatcher', 'DualViewMAEDecoder', 'HeadMatcher', 'MAETeacher', 'MIMHD',
-    'OneToOneHeadMatcher', 'RelationDistillHead', 'RelationDistillLoss', 'RelationViT', 'SelectHeadMatcher',
+    'OneToOneHeadMatcher', 'RelPosViT', 'RelationDistillHead', 'RelationDistillLoss', 'RelationViT', 'SelectHeadMatcher',
 ]
