@@ -39,9 +39,11 @@ def register_config_packages() -> None:
     """Make ``_base_ = 'mimhd_mm::...'`` and ``'mmseg::...'`` resolve, on both stacks.
 
     mmengine resolves a ``package::`` prefix by a fixed list of packages. Our own name is not in it, and the list
-    maps ``mmseg`` to a distribution name that is not installed where the continued packages are.
+    maps ``mmseg`` to a distribution name that is not installed where the continued packages are. For ours it names
+    a module, so that mmengine takes the folder that is imported; by the distribution, the original mmengine looks
+    for a development install beside the other packages.
     """
-    MODULE2PACKAGE.setdefault('mimhd_mm', 'mimhd_mm')
+    MODULE2PACKAGE.setdefault('mimhd_mm', 'mimhd_mm.version')
     if not is_installed(MODULE2PACKAGE['mmseg']) and is_installed('onedl-mmsegmentation'):
         MODULE2PACKAGE['mmseg'] = 'onedl-mmsegmentation'
 
@@ -58,7 +60,36 @@ def load_checkpoint_safely(path) -> Any:
         pickle.UnpicklingError: If the file holds anything that could execute code.
     """
     register_safe_globals()
+    if not hasattr(torch.serialization, 'add_safe_globals'):  # torch < 2.4 has no list of safe types
+        return torch.load(path, map_location='cpu', pickle_module=_RestrictedPickle)
     return torch.load(path, map_location='cpu', weights_only=True)
+
+
+class _RestrictedPickle:
+    """Stands in for the module ``pickle``: unpickles tensors, plain values and what mmengine's checkpoints hold."""
+
+    SAFE = {
+        'collections': ('OrderedDict', 'deque'), 'builtins': ('set', 'slice'), '_codecs': ('encode', ),
+        'torch': ('Size', 'device', 'float16', 'bfloat16', 'float32', 'float64', 'int32', 'int64', 'uint8', 'bool'),
+        'torch._utils': ('_rebuild_tensor', '_rebuild_tensor_v2', '_rebuild_parameter'),
+        'numpy': ('dtype', 'ndarray'), 'numpy.core.multiarray': ('scalar', '_reconstruct'),
+        'numpy._core.multiarray': ('scalar', '_reconstruct'), 'mmengine.logging.history_buffer': ('HistoryBuffer', ),
+    }
+
+    class Unpickler(pickle.Unpickler):
+
+        def find_class(self, module: str, name: str) -> object:
+            module = {'__builtin__': 'builtins'}.get(module, module)  # its name in pickle's protocol 2
+            if (module, name) == ('builtins', 'getattr'):
+                return _history_buffer_method
+            if name not in _RestrictedPickle.SAFE.get(module, ()):
+                raise pickle.UnpicklingError(f'{module}.{name} is no tensor and no plain value')
+            return super().find_class(module, name)
+
+    @classmethod
+    def load(cls, file, **kwargs) -> object:
+        """What torch's reader of the old file format calls."""
+        return cls.Unpickler(file, **kwargs).load()
 
 
 def register_safe_globals() -> None:
@@ -78,7 +109,7 @@ def register_safe_globals() -> None:
 
 
 def _history_buffer_method(owner: object, name: str) -> object:
-    """What stands for ``getattr`` in a checkpoint: a pickled log buffer names its statistics by it, nothing else does."""
+    """What stands for ``getattr`` in a checkpoint, where only pickled log buffers use it, to name their statistics."""
     from mmengine.logging.history_buffer import HistoryBuffer
     if owner is not HistoryBuffer or name.startswith('__'):
         raise pickle.UnpicklingError(f'attribute {name!r} of {owner!r} was asked for')

@@ -27,12 +27,13 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Test a model')
     add_common_arguments(parser)
     parser.add_argument('checkpoint', help='checkpoint file')
-    parser.add_argument('--out', help='where results go: a .pkl file of predictions, for segmentation a folder of label '
-                                      'maps; with --out-item metrics a .json, .yml or .pkl file')
+    parser.add_argument('--out', help='where results go: a .pkl file of predictions, for segmentation a folder of '
+                                      'label maps; with --out-item metrics a .json, .yml or .pkl file')
     parser.add_argument('--out-item', choices=['metrics', 'pred'], help='what --out holds (default pred)')
     parser.add_argument('--show', action='store_true', help='show predictions in a window')
     parser.add_argument('--show-dir', help='folder to paint predictions into')
-    parser.add_argument('--interval', type=int, help='with --show or --show-dir: every n-th image (classification only)')
+    parser.add_argument('--interval', type=int,
+                        help='with --show or --show-dir: every n-th image (classification only)')
     parser.add_argument('--wait-time', type=float, help='with --show: seconds a window stays (default 2)')
     parser.add_argument('--tta', action='store_true', help='test-time augmentation: tta_model and tta_pipeline')
     args = parser.parse_args(argv)

@@ -3,7 +3,7 @@
 # Time: not run. Result: not run (paper: 84.8 top-1 after fine-tuning, 50.7 mIoU on ADE20K).
 _base_ = [
     '../_base_/models/mimhd_vit-base-p16.py',
-    'mmpretrain::_base_/datasets/imagenet_bs512_mae.py',
+    '../_base_/datasets/imagenet_224px.py',
     '../_base_/schedules/pretrain_adamw-coslr-100e.py',
     '../_base_/mimhd_runtime.py',
 ]

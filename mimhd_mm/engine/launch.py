@@ -68,6 +68,7 @@ def load_config(args: argparse.Namespace) -> Config:
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)
     for loader in (cfg[key] for key in LOADERS if cfg.get(key)):
+        loader.get('collate_fn', {}).pop('_scope_', None)  # mmengine would hand its own mark on as an argument
         loader.setdefault('pin_memory', torch.cuda.is_available())
         loader.setdefault('persistent_workers', True)  # workers started anew draw the same augmentations each epoch
         if args.no_pin_memory:

@@ -90,6 +90,19 @@ def test_getattr_in_a_file_reaches_nothing_but_log_buffers(tmp_path):
         read_tensors(tmp_path / 'sneaky.pth')
 
 
+def test_reader_for_old_torch_takes_the_same_files_and_refuses_the_same(tmp_path, teacher_file):
+    from mimhd_mm.compat import _RestrictedPickle
+    for zipped in (True, False):
+        content = dict(torch.load(teacher_file, weights_only=True), scalar=torch.zeros(2).numpy().mean())
+        torch.save(content, tmp_path / 'file.pth', _use_new_zipfile_serialization=zipped)
+        read = torch.load(tmp_path / 'file.pth', pickle_module=_RestrictedPickle, weights_only=False)
+        assert all(torch.equal(read['state_dict'][key], value) for key, value in content['state_dict'].items())
+        torch.save(dict(model=Payload(tmp_path / 'executed')), tmp_path / 'evil.pth', _use_new_zipfile_serialization=zipped)
+        with pytest.raises(pickle.UnpicklingError, match='no tensor and no plain value'):
+            torch.load(tmp_path / 'evil.pth', pickle_module=_RestrictedPickle, weights_only=False)
+    assert not (tmp_path / 'executed').exists()
+
+
 def test_unusable_files(tmp_path, teacher_file):
     whole = teacher_file.read_bytes()
     (tmp_path / 'half.pth').write_bytes(whole[:len(whole) // 2])

@@ -30,7 +30,7 @@ def test_gradients_reach_what_learns_and_nothing_else(build_mimhd):
     model.train()
     sum(model(images(), mode='loss').values()).backward()
     for name, parameter in model.named_parameters():
-        frozen = name.startswith('target_generator.') or name == 'backbone.pos_embed' or (
+        frozen = name.startswith('target_generator.') or name.endswith(('backbone.pos_embed', 'log_scale')) or (
             name.startswith('neck.') and not name.startswith(('neck.connector', 'neck.mask_token')))
         assert parameter.requires_grad != frozen, name
         assert (parameter.grad is None) == frozen, name  # so DDP needs no find_unused_parameters
