@@ -9,7 +9,7 @@ from mmpretrain import registry as mmpretrain_registry
 
 
 class PluginRegistry(Registry):
-    """A registry that shares its names with one of the host project.
+    """A registry that shares its names with one of the host project, mmpretrain.
 
     What is registered here is registered there too. What is not found here is looked up there: mmengine gives the scope
     ``mimhd_mm`` to every type of a config that is inherited through ``_base_ = 'mimhd_mm::...'``, and most of those
@@ -38,7 +38,8 @@ class PluginRegistry(Registry):
 
 def _plugin(kind: str, location: str) -> PluginRegistry:
     mirror = getattr(mmpretrain_registry, kind)
-    return PluginRegistry(mirror.name, parent=getattr(root, kind), scope='mimhd_mm', locations=[location], mirror=mirror)
+    return PluginRegistry(
+        mirror.name, parent=getattr(root, kind), scope='mimhd_mm', locations=[location], mirror=mirror)
 
 
 MODELS = _plugin('MODELS', 'mimhd_mm.models')

@@ -1,4 +1,4 @@
-# What every run of mmpretrain's kind shares. mmpretrain's own defaults (timer, logger every 100 iterations, checkpoints,
+# What every run of mmpretrain's kind shares. mmpretrain's defaults (timer, logger every 100 iterations, checkpoints,
 # local visualiser) with our classes registered.
 _base_ = 'mmpretrain::_base_/default_runtime.py'
 

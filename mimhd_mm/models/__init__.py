@@ -10,5 +10,6 @@ from .target_generators import MAETeacher
 
 __all__ = [
     'AttentionHeadMatcher', 'AverageHeadMatcher', 'DualViewMAEDecoder', 'HeadMatcher', 'MAETeacher', 'MIMHD',
-    'OneToOneHeadMatcher', 'RelPosViT', 'RelationDistillHead', 'RelationDistillLoss', 'RelationViT', 'SelectHeadMatcher',
+    'OneToOneHeadMatcher', 'RelPosViT', 'RelationDistillHead', 'RelationDistillLoss', 'RelationViT',
+    'SelectHeadMatcher',
 ]

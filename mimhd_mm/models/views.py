@@ -1,4 +1,4 @@
-"""Random views of a token sequence (eqs. 8 and 9): draw them, hide tokens, merge predictions. Tensors in, tensors out."""
+"""Random views of a token sequence (eqs. 8 and 9): draw them, hide tokens, merge predictions. Tensors in and out."""
 import torch
 from einops import rearrange
 from torch import Tensor

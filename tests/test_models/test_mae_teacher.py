@@ -97,7 +97,8 @@ def test_reader_for_old_torch_takes_the_same_files_and_refuses_the_same(tmp_path
         torch.save(content, tmp_path / 'file.pth', _use_new_zipfile_serialization=zipped)
         read = torch.load(tmp_path / 'file.pth', pickle_module=_RestrictedPickle, weights_only=False)
         assert all(torch.equal(read['state_dict'][key], value) for key, value in content['state_dict'].items())
-        torch.save(dict(model=Payload(tmp_path / 'executed')), tmp_path / 'evil.pth', _use_new_zipfile_serialization=zipped)
+        torch.save(dict(model=Payload(tmp_path / 'executed')), tmp_path / 'evil.pth',
+                   _use_new_zipfile_serialization=zipped)
         with pytest.raises(pickle.UnpicklingError, match='no tensor and no plain value'):
             torch.load(tmp_path / 'evil.pth', pickle_module=_RestrictedPickle, weights_only=False)
     assert not (tmp_path / 'executed').exists()
@@ -110,7 +111,8 @@ def test_unusable_files(tmp_path, teacher_file):
     (tmp_path / 'half.safetensors').write_bytes(b'\x10\0\0\0\0\0\0\0{"a":')
     torch.save(dict(model=dict(weight=torch.zeros(2))), tmp_path / 'other.pth')
     torch.save([1, 2], tmp_path / 'list.pth')
-    encoder = {k: v for k, v in to_official(state_dict_of(teacher_file)).items() if not k.startswith(('decoder', 'mask'))}
+    official = to_official(state_dict_of(teacher_file))
+    encoder = {k: v for k, v in official.items() if not k.startswith(('decoder', 'mask'))}
     torch.save(dict(model=encoder), tmp_path / 'mae_pretrain_vit.pth')
     for name, message in {
             'missing.pth': 'No file', 'half.pth': 'truncated or not a checkpoint', 'empty.pth': 'truncated|refused',

@@ -72,7 +72,8 @@ def test_permuting_teacher_heads_permutes_transport():
     matcher = AttentionHeadMatcher(3, 4, balance='transport')
     student, teacher = relations(3, 4)
     order = torch.tensor([2, 0, 3, 1])
-    torch.testing.assert_close(run(matcher, student, teacher[:, order])[0], run(matcher, student, teacher)[0][..., order])
+    permuted = run(matcher, student, teacher[:, order])[0]
+    torch.testing.assert_close(permuted, run(matcher, student, teacher)[0][..., order])
 
 
 def test_transport_prefers_the_nearer_head():

@@ -53,7 +53,8 @@ def test_merge_takes_each_patch_from_the_view_that_did_not_see_it():
             assert masks[source, b, n] and not masks[1 - source, b, n]
 
 
-@pytest.mark.parametrize('views, ratio, message', [(3, .5, 'num_views is 1 or 2'), (2, 0, 'mask_ratio'), (2, 1., 'mask_ratio')])
+@pytest.mark.parametrize('views, ratio, message', [
+    (3, .5, 'num_views is 1 or 2'), (2, 0, 'mask_ratio'), (2, 1., 'mask_ratio')])
 def test_bad_settings(views, ratio, message):
     with pytest.raises(UserInputError, match=message):
         check_views(views, ratio)

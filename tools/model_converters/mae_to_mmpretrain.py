@@ -33,8 +33,9 @@ def main(argv=None) -> None:
 
     written = read_mae_file(target)
     same = all(torch.equal(written.encoder[key], value) for key, value in file.encoder.items())
+    decoder = f'decoder {file.decoder_embed_dims} wide, {file.decoder_depth} blocks' if file.decoder else 'no decoder'
     print(f'{file.path} ({file.source}): encoder {file.embed_dims} wide, {file.num_layers} blocks, patch '
-          f'{file.patch_size}; decoder {"none" if file.decoder is None else f"{file.decoder_embed_dims} wide, {file.decoder_depth} blocks"}.')
+          f'{file.patch_size}; {decoder}.')
     print(f'Wrote {target}: {len(state_dict)} tensors, read back {"and equal" if same else "BUT DIFFERENT"}.')
 
 
