@@ -67,6 +67,8 @@ def main(argv=None) -> None:
         call('knn.py', config, student, '--train', data / 'train', '--test', data / 'val', '--k', 20, '--untrained',
              '--out', scores)
     print_scores(json.loads(scores.read_text()))
+    if args.minutes < DEFAULT_MINUTES / 2:
+        print('   (a smoke run: too short to learn, so the order of these numbers says nothing)')
 
     say('5/5  pictures')
     for picture, tool in (('reconstructions.png', 'plot_reconstruction.py'), ('attention.png', 'plot_attention.py')):
