@@ -3,7 +3,6 @@
 A class registered with one of these answers to two names: ``mimhd_mm.X`` from every scope (mmseg's included),
 and plain ``X`` under mmpretrain's default scope, as that project's own plugins do it.
 """
-from mmengine import registry as root
 from mmengine.registry import Registry
 from mmpretrain import registry as mmpretrain_registry
 
@@ -39,7 +38,7 @@ class PluginRegistry(Registry):
 def _plugin(kind: str, location: str) -> PluginRegistry:
     mirror = getattr(mmpretrain_registry, kind)
     return PluginRegistry(
-        mirror.name, parent=getattr(root, kind), scope='mimhd_mm', locations=[location], mirror=mirror)
+        mirror.name, parent=mirror.parent, scope='mimhd_mm', locations=[location], mirror=mirror)
 
 
 MODELS = _plugin('MODELS', 'mimhd_mm.models')
@@ -52,5 +51,4 @@ OPTIM_WRAPPER_CONSTRUCTORS = _plugin('OPTIM_WRAPPER_CONSTRUCTORS', 'mimhd_mm.eng
 # kinds of which this package registers nothing, for configs that are inherited through `mimhd_mm::`
 for _kind in ('RUNNERS', 'LOOPS', 'LOG_PROCESSORS', 'OPTIMIZERS', 'PARAM_SCHEDULERS', 'DATA_SAMPLERS', 'METRICS',
               'EVALUATORS', 'VISUALIZERS', 'VISBACKENDS', 'WEIGHT_INITIALIZERS', 'MODEL_WRAPPERS', 'TASK_UTILS'):
-    if hasattr(mmpretrain_registry, _kind) and hasattr(root, _kind):
-        globals()[_kind] = _plugin(_kind, 'mimhd_mm.engine')
+    globals()[_kind] = _plugin(_kind, 'mimhd_mm.engine')

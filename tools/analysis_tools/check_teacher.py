@@ -5,28 +5,18 @@
 Exit status 0 if it can, 1 with the reason if it cannot.
 """
 import argparse
-from pathlib import Path
 
-import torch
 from mmengine.registry import init_default_scope
+from mmpretrain.models import SelfSupDataPreprocessor
 
 from mimhd_mm.engine.launch import run_tool
+from mimhd_mm.engine.loading import list_images, read_images
 from mimhd_mm.errors import UserInputError
 from mimhd_mm.evaluation.teacher_doctor import diagnose, smooth_images
 from mimhd_mm.models.mae_files import read_mae_file
 
-
-def load_images(folder: str, count: int, size: int) -> torch.Tensor:
-    """The first images of a folder, (B, 3, size, size), normalised."""
-    import numpy as np
-    from PIL import Image
-    paths = sorted(path for path in Path(folder).rglob('*') if path.suffix.lower() in ('.jpg', '.jpeg', '.png'))
-    if not paths:
-        raise UserInputError(f'No .jpg or .png in {folder!r}; name a folder of photographs, or leave --images out.')
-    pixels = [np.asarray(Image.open(path).convert('RGB').resize((size, size), Image.BICUBIC)) for path in paths[:count]]
-    images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2) / 255  # (B, 3, size, size)
-    return (images - images.new_tensor([0.485, 0.456, 0.406]).view(3, 1, 1)) / images.new_tensor(
-        [0.229, 0.224, 0.225]).view(3, 1, 1)
+#: ImageNet's mean and standard deviation, as MAE's files were trained
+PREPROCESSOR = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
 
 
 def main(argv=None) -> None:
@@ -48,7 +38,10 @@ def main(argv=None) -> None:
     print(f'decoder   {file.decoder_embed_dims} wide, {file.decoder_depth} blocks')
 
     size = side * file.patch_size
-    images = load_images(args.images, args.num, size) if args.images else smooth_images(args.num, size)
+    if args.images:
+        images = read_images(list_images(args.images), size, args.num, SelfSupDataPreprocessor(**PREPROCESSOR))
+    else:
+        images = smooth_images(args.num, size)
     found = diagnose(file, images, args.num_heads)
     print(f'heads     {found.num_heads} in the encoder, {found.decoder_num_heads} in the decoder '
           f'(those that reconstruct best)')
