@@ -76,7 +76,7 @@ def mimhd_cfg(teacher_file, **changes) -> dict:
         target_generator=dict(type='MAETeacher', checkpoint=str(teacher_file), arch=TEACHER, block=3, **SIZE),
         head=dict(type='RelationDistillHead', matcher=dict(type='AttentionHeadMatcher')),
         neck=dict(type='DualViewMAEDecoder', **DECODER),
-        rec_head=dict(type='MAEPretrainHead', norm_pix=True,
+        rec_head=dict(type='MAEPixelHead', norm_pix=True,
                       loss=dict(type='PixelReconstructionLoss', criterion='L2')))
     cfg = copy.deepcopy(cfg)
     for key, value in changes.items():

@@ -215,7 +215,7 @@ def write_run(folder: Path, teacher: bool = True) -> tuple:
         type='MAE', backbone=dict(type='MAEViT', arch=ARCH, img_size=32, patch_size=8),
         neck=dict(type='MAEPretrainDecoder', num_patches=16, patch_size=8, embed_dim=48, decoder_embed_dim=32,
                   decoder_depth=1, decoder_num_heads=2),
-        head=dict(type='MAEPretrainHead', norm_pix=True, patch_size=8,
+        head=dict(type='MAEPixelHead', norm_pix=True, patch_size=8,
                   loss=dict(type='PixelReconstructionLoss', criterion='L2')))
     model = dict(
         type='MIMHD', backbone=dict(type='RelationViT', arch=dict(ARCH, num_heads=3), img_size=32, patch_size=8),
@@ -281,12 +281,12 @@ def test_large_images_are_cropped_and_small_ones_kept(tmp_path):
     from mimhd_mm.engine.loading import list_images, read_images
     preprocess = SelfSupDataPreprocessor(to_rgb=True)
     small = list_images(write_images(tmp_path / 'small', classes=1, per_class=2, size=32))
-    kept = read_images(small, 32, 2, preprocess)
+    kept = read_images(small, (32, 32), 2, preprocess)
     expected = torch.from_numpy(np.stack([np.array(Image.open(path)) for path in small])).permute(0, 3, 1, 2)
     assert torch.equal(kept, expected.float())
     wide = np.zeros((64, 128, 3), np.uint8)
     wide[:, 32:96] = 255  # the centre is white
     (tmp_path / 'wide').mkdir()
     Image.fromarray(wide).save(tmp_path / 'wide' / '0.png')
-    cropped = read_images(list_images(tmp_path / 'wide'), 56, 1, preprocess)
+    cropped = read_images(list_images(tmp_path / 'wide'), (56, 56), 1, preprocess)
     assert cropped.shape == (1, 3, 56, 56) and cropped.min() > 250

@@ -24,7 +24,7 @@ MAE = dict(
     type='MAE', backbone=dict(type='MAEViT', arch=ARCH, img_size=32, patch_size=8),
     neck=dict(type='MAEPretrainDecoder', num_patches=16, patch_size=8, embed_dim=48, decoder_embed_dim=32,
               decoder_depth=1, decoder_num_heads=2),
-    head=dict(type='MAEPretrainHead', norm_pix=True, patch_size=8,
+    head=dict(type='MAEPixelHead', norm_pix=True, patch_size=8,
               loss=dict(type='PixelReconstructionLoss', criterion='L2')))
 
 

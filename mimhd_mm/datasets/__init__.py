@@ -1,4 +1,5 @@
-"""Datasets."""
+"""Datasets and transforms."""
+from .student_color_jitter import StudentColorJitter
 from .tiny_imagenet import TinyImageNet
 
-__all__ = ['TinyImageNet']
+__all__ = ['StudentColorJitter', 'TinyImageNet']

@@ -2,7 +2,7 @@
 import inspect
 import random
 from pathlib import Path
-from typing import Dict, List, Optional, Type, Union
+from typing import Dict, List, Optional, Tuple, Type, Union
 
 import numpy as np
 import torch
@@ -153,10 +153,10 @@ def build_preprocessor(cfg: Config) -> BaseDataPreprocessor:
     return MODELS.build(dict(preprocessor))
 
 
-def image_size(cfg: Config) -> int:
-    """Side in pixels that the config's backbone expects, 224 where it does not say."""
+def image_size(cfg: Config) -> Tuple[int, int]:
+    """Height and width in pixels that the config's backbone expects, 224 where it does not say."""
     size = cfg.model.backbone.get('img_size', 224)
-    return size if isinstance(size, int) else size[0]
+    return (size, size) if isinstance(size, int) else tuple(size)
 
 
 def list_images(folder: Union[str, Path]) -> List[Path]:
@@ -185,14 +185,14 @@ def images_of(cfg: Config) -> List[Path]:
     return [Path(dataset.get_data_info(i)['img_path']) for i in range(len(dataset))]
 
 
-def eval_pipeline(size: int, example: Union[str, Path]) -> List[dict]:
+def eval_pipeline(size: Tuple[int, int], example: Union[str, Path]) -> List[dict]:
     """Transforms that give images one size without chance.
 
     Args:
-        size (int): Side in pixels.
-        example (str | Path): An image of the folder. Where its short edge is longer than ``size``, the short edge of
-            every image becomes 256/224 of ``size`` and the centre is cropped (as in ImageNet evaluation); else
-            images are resized to ``size`` x ``size`` whole.
+        size (tuple): Height and width in pixels.
+        example (str | Path): An image of the folder. Where its short edge is longer than a square ``size``, the short
+            edge of every image becomes 256/224 of it and the centre is cropped (as in ImageNet evaluation); else
+            images are resized to ``size`` whole.
 
     Raises:
         UserInputError: If the example does not decode.
@@ -204,25 +204,26 @@ def eval_pipeline(size: int, example: Union[str, Path]) -> List[dict]:
         raise UserInputError(
             f'The image {str(example)!r} cannot be decoded ({error}); remove or replace it.') from error
     bicubic = dict(backend='pillow', interpolation='bicubic')
-    if short > size:
-        resize = [dict(type='ResizeEdge', scale=round(size * 256 / 224), edge='short', **bicubic),
-                  dict(type='CenterCrop', crop_size=size)]
+    height, width = size
+    if height == width and short > height:
+        resize = [dict(type='ResizeEdge', scale=round(height * 256 / 224), edge='short', **bicubic),
+                  dict(type='CenterCrop', crop_size=height)]
     else:
-        resize = [dict(type='Resize', scale=(size, size), **bicubic)]
+        resize = [dict(type='Resize', scale=(width, height), **bicubic)]
     return [dict(type='LoadImageFromFile'), *resize, dict(type='PackInputs')]
 
 
-def read_images(paths: List[Path], size: int, number: int, preprocess: BaseDataPreprocessor) -> Tensor:
+def read_images(paths: List[Path], size: Tuple[int, int], number: int, preprocess: BaseDataPreprocessor) -> Tensor:
     """``number`` images at even distances in the list, as the model is given them.
 
     Args:
         paths (list[Path]): Image files.
-        size (int): Side in pixels.
+        size (tuple): Height and width in pixels.
         number (int): How many, or all where the list is shorter.
         preprocess (BaseDataPreprocessor): The model's.
 
     Returns:
-        Tensor: (number, 3, size, size), normalised.
+        Tensor: (number, 3, H, W), normalised.
     """
     number = min(number, len(paths))
     paths = [paths[i * len(paths) // number] for i in range(number)]

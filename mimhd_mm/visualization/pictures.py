@@ -41,7 +41,8 @@ def draw_reconstructions(model: nn.Module, images: Tensor, path: Union[str, Path
         result = model.reconstruct(images)  # views (V, B, N, P), masks (V, B, N), merged (B, N, P)
         merged = denormalise_patches(result.merged, images, model.rec_head)  # (B, N, P)
     inputs = to_pixels(images, model.data_preprocessor)  # (B, H, W, 3)
-    merged = to_pixels(model.rec_head.unpatchify(merged), model.data_preprocessor)  # (B, H, W, 3)
+    merged = model.rec_head.unpatchify(merged, model.grid_of(images))  # (B, 3, H, W)
+    merged = to_pixels(merged, model.data_preprocessor)  # (B, H, W, 3)
     hidden = [hide_patches(inputs, mask) for mask in result.masks]  # V times (B, H, W, 3)
     error = (merged - inputs).abs().mean(dim=-1)  # (B, H, W)
 
@@ -144,10 +145,9 @@ def to_pixels(images: Tensor, preprocess: Optional[BaseDataPreprocessor]) -> Ten
 
 
 def hide_patches(pixels: Tensor, mask: Tensor) -> Tensor:
-    """Grey out the hidden patches: pixels (B, H, W, 3) square, mask (B, N) True = hidden; row by row."""
-    side = round(mask.shape[1] ** 0.5)
-    size = pixels.shape[1] // side
-    hidden = repeat(mask, 'b (h w) -> b (h p) (w q) 1', h=side, p=size, q=size)  # (B, H, W, 1)
+    """Grey out the hidden patches, which are square: pixels (B, H, W, 3), mask (B, N) True = hidden, row by row."""
+    size = round((pixels.shape[1] * pixels.shape[2] / mask.shape[1]) ** 0.5)
+    hidden = repeat(mask, 'b (h w) -> b (h p) (w q) 1', h=pixels.shape[1] // size, p=size, q=size)  # (B, H, W, 1)
     return torch.where(hidden, GREY, pixels)
 
 

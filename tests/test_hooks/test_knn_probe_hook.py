@@ -23,7 +23,7 @@ from mimhd_mm.errors import UserInputError
 ROOT = Path(__file__).parents[2]
 ARCH = dict(embed_dims=48, num_layers=2, num_heads=4, feedforward_channels=96)
 NORMALISE = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
-REC_HEAD = dict(type='MAEPretrainHead', norm_pix=True, patch_size=8,
+REC_HEAD = dict(type='MAEPixelHead', norm_pix=True, patch_size=8,
                 loss=dict(type='PixelReconstructionLoss', criterion='L2'))
 
 

@@ -12,7 +12,7 @@ from ..conftest import DECODER
 
 
 def build(teacher_file, student_dims=48, **kwargs):
-    neck = DualViewMAEDecoder(student_dims, num_patches=16, patch_size=8, embed_dim=48, **DECODER, **kwargs)
+    neck = DualViewMAEDecoder(student_dims, patch_grid=(4, 4), patch_size=8, embed_dim=48, **DECODER, **kwargs)
     neck.init_weights()
     file = read_mae_file(teacher_file, need_decoder=True)
     neck.load_decoder(file.decoder, file.path)
@@ -90,7 +90,7 @@ def test_bad_arguments(kwargs, message):
 
 
 def test_decoder_of_another_shape_is_refused(teacher_file):
-    neck = DualViewMAEDecoder(24, num_patches=16, patch_size=8, embed_dim=48, **{**DECODER, 'decoder_embed_dim': 64})
+    neck = DualViewMAEDecoder(24, patch_grid=(4, 4), patch_size=8, embed_dim=48, **{**DECODER, 'decoder_embed_dim': 64})
     file = read_mae_file(teacher_file)
     with pytest.raises(UserInputError, match='in the file but'):
         neck.load_decoder(file.decoder, file.path)

@@ -39,7 +39,7 @@ def main(argv=None) -> None:
 
     size = side * file.patch_size
     if args.images:
-        images = read_images(list_images(args.images), size, args.num, SelfSupDataPreprocessor(**PREPROCESSOR))
+        images = read_images(list_images(args.images), (size, size), args.num, SelfSupDataPreprocessor(**PREPROCESSOR))
     else:
         images = smooth_images(args.num, size)
     found = diagnose(file, images, args.num_heads)

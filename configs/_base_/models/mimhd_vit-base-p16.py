@@ -18,6 +18,6 @@ model = dict(
         type='DualViewMAEDecoder', num_views=2, mask_ratio=0.5, frozen=True,
         decoder_embed_dim=512, decoder_depth=8, decoder_num_heads=16),
     rec_head=dict(
-        type='MAEPretrainHead', norm_pix=True,
+        type='MAEPixelHead', norm_pix=True,
         loss=dict(type='PixelReconstructionLoss', criterion='L2')),
     rec_weight=1.0)  # alpha of eq. 11, not given in the paper: our choice

@@ -17,6 +17,6 @@ model = dict(
         type='DualViewMAEDecoder', num_views=2, mask_ratio=0.5, frozen=True,
         decoder_embed_dim=128, decoder_depth=2, decoder_num_heads=4),
     rec_head=dict(
-        type='MAEPretrainHead', norm_pix=True,
+        type='MAEPixelHead', norm_pix=True,
         loss=dict(type='PixelReconstructionLoss', criterion='L2')),
     rec_weight=1.0)

@@ -4,12 +4,13 @@ from typing import Optional, Tuple, Union
 import torch
 from einops import rearrange
 from mmpretrain.models import VisionTransformer
-from mmpretrain.models.utils import build_2d_sincos_position_embedding, resize_pos_embed
+from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...errors import UserInputError
 from ...registry import MODELS
+from ..mae_files import sincos_positions
 from ..relation import QKV
 
 
@@ -46,17 +47,21 @@ class RelationViT(VisionTransformer):
         stop_at_relation (bool): Build nothing beyond the tapped block's q, k, v projection, for a teacher: no later
             block, no output projection, no MLP, no final norm. Defaults to False.
         drop_path_rate (float): Rate of the last block, rising linearly from 0, as in ``VisionTransformer``.
+        constant_drop_path (float): The same rate in every block but the last, which has none, as TinyMIM distils (its
+            rate is 0.1); in place of ``drop_path_rate``. Defaults to 0.
         sincos_pos_embed (bool): Start from MAE's fixed sine-cosine position embedding and keep it fixed, rather than
             from a learnable random one. Defaults to True (MAE, TinyMIM).
-        **kwargs: Further arguments of ``VisionTransformer``, e.g. ``img_size``, ``patch_size``, ``drop_path_rate``.
+        **kwargs: Further arguments of ``VisionTransformer``, e.g. ``img_size``, ``patch_size``, ``layer_cfgs``.
 
     Raises:
-        UserInputError: If the block is beyond the depth or a head count does not divide the width.
+        UserInputError: If the block is beyond the depth, a head count does not divide the width, or both kinds of drop
+            path are asked for.
     """
 
     def __init__(self, arch: Union[str, dict] = 'base', *, relation_block: Optional[int] = None,
                  relation_heads: Optional[int] = None, stop_at_relation: bool = False, sincos_pos_embed: bool = True,
-                 out_type: str = 'raw', layer_cfgs: Union[dict, list] = dict(), **kwargs) -> None:
+                 drop_path_rate: float = 0., constant_drop_path: float = 0., out_type: str = 'raw',
+                 layer_cfgs: Union[dict, list] = dict(), **kwargs) -> None:
         settings = self.settings_of(arch)
         width, depth = settings['embed_dims'], settings['num_layers']
         block = depth if relation_block is None else relation_block
@@ -66,13 +71,21 @@ class RelationViT(VisionTransformer):
         for heads in filter(None, (settings['num_heads'], relation_heads)):
             if width % heads:
                 raise UserInputError(f'{heads} heads do not divide a width of {width}; choose a divisor of it.')
-        layer_cfgs = [dict(layer_cfgs) for _ in range(depth)] if isinstance(layer_cfgs, dict) else list(layer_cfgs)
+        layer_cfgs = [dict(layer_cfgs) for _ in range(depth)] if isinstance(layer_cfgs, dict) else [
+            dict(layer_cfg) for layer_cfg in layer_cfgs]
         if relation_heads:
             layer_cfgs[block - 1]['num_heads'] = relation_heads
+        if constant_drop_path:
+            if drop_path_rate:
+                raise UserInputError(f'drop_path_rate={drop_path_rate} and constant_drop_path={constant_drop_path} '
+                                     f'exclude each other; leave one out.')
+            for layer_cfg in layer_cfgs[:-1]:
+                layer_cfg['drop_path_rate'] = constant_drop_path
         if stop_at_relation:
             settings, layer_cfgs = dict(settings, num_layers=block), layer_cfgs[:block]
             kwargs['final_norm'] = False
-        super().__init__(arch=settings, out_type=out_type, layer_cfgs=layer_cfgs, **kwargs)
+        super().__init__(
+            arch=settings, out_type=out_type, layer_cfgs=layer_cfgs, drop_path_rate=drop_path_rate, **kwargs)
 
         self.relation_block = block
         self.stop_at_relation = stop_at_relation
@@ -122,14 +135,7 @@ class RelationViT(VisionTransformer):
         if isinstance(self.init_cfg, dict) and self.init_cfg.get('type') == 'Pretrained':
             return
         if self.sincos_pos_embed:
-            if self.patch_resolution[0] != self.patch_resolution[1]:
-                square = max(self.patch_resolution)
-                pos_embed = build_2d_sincos_position_embedding(square, self.embed_dims, cls_token=True)
-                pos_embed = resize_pos_embed(pos_embed, (square, square), self.patch_resolution, self.interpolate_mode)
-            else:
-                pos_embed = build_2d_sincos_position_embedding(
-                    self.patch_resolution[0], self.embed_dims, cls_token=True)
-            self.pos_embed.data.copy_(pos_embed)
+            self.pos_embed.data.copy_(sincos_positions(self.patch_resolution, self.embed_dims))
         nn.init.xavier_uniform_(self.patch_embed.projection.weight.flatten(1))
         nn.init.normal_(self.cls_token, std=.02)
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ...errors import UserInputError
 from ...registry import MODELS
 from ..checkpointing import keep_out_of_checkpoints
-from ..mae_files import Tensors, load_verified, resize_positions
+from ..mae_files import Tensors, load_verified, resize_positions, sincos_positions
 from ..views import check_views, hide
 
 
@@ -21,7 +21,8 @@ class DualViewMAEDecoder(MAEPretrainDecoder):
 
     Args:
         student_dims (int): Width of the student; filled in by the algorithm.
-        num_patches (int): N of the image size configured; filled in by the algorithm.
+        patch_grid (tuple): Rows and columns of patches of the image size configured; filled in by the algorithm.
+            Defaults to (14, 14).
         num_views (int): 2, complementary (paper), or 1 (Figure 6). Defaults to 2.
         mask_ratio (float): Share of the patches that view 1 hides; view 2 hides the rest. Defaults to 0.5 (paper).
         frozen (bool): Keep the teacher's decoder as it is. Gradients pass through it to the student all the same;
@@ -39,12 +40,13 @@ class DualViewMAEDecoder(MAEPretrainDecoder):
     CONNECTORS = ('linear', 'direct')
     LEARNED = ('connector.', 'mask_token')  # also where the decoder is frozen
 
-    def __init__(self, student_dims: int, num_patches: int = 196, *, num_views: int = 2, mask_ratio: float = 0.5,
+    def __init__(self, student_dims: int, patch_grid: Tuple[int, int] = (14, 14), *, num_views: int = 2, mask_ratio: float = 0.5,
                  frozen: bool = True, connector: str = 'linear', embed_dim: int = 1024, **kwargs) -> None:
         check_views(num_views, mask_ratio)
         if connector not in self.CONNECTORS:
             raise UserInputError(f'Unknown connector {connector!r}; choose from {", ".join(self.CONNECTORS)}.')
-        super().__init__(num_patches=num_patches, embed_dim=embed_dim, **kwargs)
+        super().__init__(num_patches=patch_grid[0] * patch_grid[1], embed_dim=embed_dim, **kwargs)
+        self.patch_grid = tuple(patch_grid)
         self.num_views = num_views
         self.mask_ratio = mask_ratio
         self.frozen = frozen
@@ -58,6 +60,12 @@ class DualViewMAEDecoder(MAEPretrainDecoder):
                 parameter.requires_grad = name.startswith(self.LEARNED)
             keep_out_of_checkpoints(self, lambda name: not name.startswith(self.LEARNED))
 
+    def init_weights(self) -> None:
+        """As the parent, whose position embeddings are of square grids only, for any grid."""
+        super(MAEPretrainDecoder, self).init_weights()
+        self.decoder_pos_embed.data.copy_(sincos_positions(self.patch_grid, self.decoder_pos_embed.shape[-1]))
+        nn.init.normal_(self.mask_token, std=.02)
+
     def load_decoder(self, tensors: Tensors, path: str) -> None:
         """Load the teacher's decoder and verify it; the connector keeps its own start.
 
@@ -68,9 +76,7 @@ class DualViewMAEDecoder(MAEPretrainDecoder):
         Raises:
             UserInputError: If a tensor is missing or has another shape.
         """
-        side = int(self.num_patches ** .5)
-        if side * side == self.num_patches:
-            tensors = dict(tensors, decoder_pos_embed=resize_positions(tensors['decoder_pos_embed'], (side, side)))
+        tensors = dict(tensors, decoder_pos_embed=resize_positions(tensors['decoder_pos_embed'], self.patch_grid))
         own = nn.Module()  # everything but the connector
         for name, module in self.named_children():
             if name != 'connector':
@@ -84,14 +90,14 @@ class DualViewMAEDecoder(MAEPretrainDecoder):
         Args:
             tokens (Tensor): The student's, (B, 1 + N, D), [class] first.
             masks (Tensor): (V, B, N) bool, True = hidden in that view.
-            grid (tuple, optional): Rows and columns of patches, where they are not the configured square.
+            grid (tuple, optional): Rows and columns of patches, where they are not those configured.
 
         Returns:
             Tensor: (V, B, N, p * p * 3), in the units the decoder was trained for.
         """
         x = self.decoder_embed(self.connector(tokens))  # (B, 1 + N, C)
         x = hide(x, self.mask_token, masks)  # (V B, 1 + N, C), eq. 8
-        x = x + (self.decoder_pos_embed if grid is None else resize_positions(self.decoder_pos_embed, grid))
+        x = x + resize_positions(self.decoder_pos_embed, grid or self.patch_grid, self.patch_grid)
         for block in self.decoder_blocks:
             x = block(x)  # (V B, 1 + N, C)
         x = self.decoder_pred(self.decoder_norm(x)[:, 1:])  # (V B, N, p p 3), eq. 9

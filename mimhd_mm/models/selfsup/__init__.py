@@ -1,4 +1,5 @@
 """Algorithms."""
-from .mimhd import MIMHD, Reconstruction
+from .mimhd import MIMHD
+from .tinymim import TinyMIM
 
-__all__ = ['MIMHD', 'Reconstruction']
+__all__ = ['MIMHD', 'TinyMIM']

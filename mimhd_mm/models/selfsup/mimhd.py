@@ -1,15 +1,16 @@
 """``MIMHD``: the paper's algorithm."""
-from typing import Dict, List, NamedTuple, Optional
+from typing import Dict, List, NamedTuple, Optional, Tuple
 
 import torch
-from mmengine.model import BaseModule
 from mmpretrain.models import BaseSelfSupervisor
 from mmpretrain.structures import DataSample
 from torch import Tensor
 
 from ...errors import UserInputError
 from ...registry import MODELS
+from ..heads import MAEPixelHead
 from ..views import draw_views, merge
+from .tinymim import Images, TinyMIM, build_networks, student_and_teacher_views
 
 
 class Reconstruction(NamedTuple):
@@ -26,11 +27,11 @@ class Reconstruction(NamedTuple):
 
 
 @MODELS.register_module()
-class MIMHD(BaseSelfSupervisor):
+class MIMHD(TinyMIM):
     """MIM-HD: head-level relation distillation and dual-view reconstruction.
 
     Sizes that follow from others are filled in here and need not be repeated in a config: the head counts of
-    ``head``; ``student_dims``, ``num_patches``, ``patch_size`` and ``embed_dim`` of ``neck``; ``patch_size`` of
+    ``head``; ``student_dims``, ``patch_grid``, ``patch_size`` and ``embed_dim`` of ``neck``; ``patch_size`` of
     ``rec_head``.
 
     Args:
@@ -39,14 +40,15 @@ class MIMHD(BaseSelfSupervisor):
         head (dict): A ``RelationDistillHead``.
         neck (dict, optional): A ``DualViewMAEDecoder``. None leaves reconstruction out; what then gets no gradient,
             the student beyond the tapped q, k, v, is frozen. Defaults to None.
-        rec_head (dict, optional): A ``MAEPretrainHead``; its ``norm_pix`` must be as the teacher's decoder was
+        rec_head (dict, optional): A ``MAEPixelHead``; its ``norm_pix`` must be as the teacher's decoder was
             trained. Given together with ``neck``. Defaults to None.
         rec_weight (float): alpha of eq. 11. The paper does not give it. 0 leaves reconstruction out.
             Defaults to 1.0 (our choice).
         **kwargs: Arguments of ``BaseSelfSupervisor``: ``data_preprocessor``, ``init_cfg``.
 
     Raises:
-        UserInputError: If student and teacher see different grids of patches, or a setting contradicts another.
+        UserInputError: If student and teacher see different grids of patches, a setting contradicts another, or
+            ``rec_head`` is of another type.
     """
 
     def __init__(self, backbone: dict, target_generator: dict, head: dict, neck: Optional[dict] = None,
@@ -58,53 +60,45 @@ class MIMHD(BaseSelfSupervisor):
         if (neck is None) != (rec_head is None):
             raise UserInputError('`neck` and `rec_head` belong together: give both, or neither (or rec_weight=0) to '
                                  'distil without reconstruction.')
-        student, teacher = MODELS.build(backbone), MODELS.build(target_generator)
-        if tuple(student.patch_resolution) != tuple(teacher.encoder.patch_resolution):
-            raise UserInputError(
-                f'The student has {_by(student.patch_resolution)} patches and the teacher '
-                f'{_by(teacher.encoder.patch_resolution)}; choose img_size and patch_size of backbone and '
-                f'target_generator so that both see the same grid.')
-        patch_size = student.patch_embed.projection.kernel_size[0]
-        if neck is None:
-            student.freeze_beyond_relation()
-        else:
-            rows, columns = student.patch_resolution
-            neck = dict(dict(student_dims=student.embed_dims, num_patches=rows * columns, patch_size=patch_size,
-                             embed_dim=teacher.encoder.embed_dims), **neck)
+        student, teacher = build_networks(backbone, target_generator)
+        if neck is not None:
+            patch_size = student.patch_embed.projection.kernel_size[0]
+            neck = dict(dict(student_dims=student.embed_dims, patch_grid=student.patch_resolution,
+                             patch_size=patch_size, embed_dim=teacher.encoder.embed_dims), **neck)
             rec_head = dict(dict(patch_size=patch_size), **rec_head)
-        head = dict(dict(student_heads=student.relation_heads, teacher_heads=teacher.relation_heads), **head)
-        super().__init__(backbone=student, neck=neck, head=head, target_generator=teacher, **kwargs)
-        self.rec_head: Optional[BaseModule] = rec_head and MODELS.build(rec_head)
+        super().__init__(backbone=student, target_generator=teacher, head=head, neck=neck, **kwargs)
+        self.rec_head: Optional[MAEPixelHead] = rec_head and MODELS.build(rec_head)
+        if self.with_neck and not isinstance(self.rec_head, MAEPixelHead):
+            raise UserInputError(f"rec_head is a MAEPixelHead, which takes images of any shape, not a "
+                                 f"{type(self.rec_head).__name__}; set model.rec_head.type='MAEPixelHead'.")
         self.rec_weight = rec_weight
 
     def init_weights(self) -> None:
         """Initialise the student, then load the teacher and its decoder, last, so that nothing writes over them."""
-        super().init_weights()
+        BaseSelfSupervisor.init_weights(self)
         file = self.target_generator.load(need_decoder=self.with_neck)
         if self.with_neck:
             self.neck.load_decoder(file.decoder, file.path)
 
-    def extract_feat(self, inputs: Tensor):
-        """The student's features, as its ``VisionTransformer.forward`` gives them."""
-        return self.backbone(inputs)
-
-    def loss(self, inputs: Tensor, data_samples: Optional[List[DataSample]] = None, **kwargs) -> Dict[str, Tensor]:
+    def loss(self, inputs: Images, data_samples: Optional[List[DataSample]] = None, **kwargs) -> Dict[str, Tensor]:
         """Eq. 11: ``L = L_R^QK + L_R^VV + alpha * L_REC``; the runner adds the parts up.
 
         Args:
-            inputs (Tensor): (B, 3, H, W), normalised images.
+            inputs (Tensor | Sequence[Tensor]): (B, 3, H, W), normalised images; or two of them, the student's view
+                and the teacher's, which differ in colour only. The student's is what is reconstructed.
             data_samples (list, optional): Not used.
 
         Returns:
             dict: ``loss_qk`` and ``loss_vv`` (whatever ``head.pairs`` says), and ``loss_rec``, times alpha.
         """
-        teacher = self.target_generator(inputs)  # each (B, M1, 1 + N, d1), no gradient
-        tokens, student = self.backbone.forward_relation(inputs)  # (B, 1 + N, D), each (B, M2, 1 + N, d2)
+        images, teacher_images = student_and_teacher_views(inputs)  # each (B, 3, H, W)
+        teacher = self.target_generator(teacher_images)  # each (B, M1, 1 + N, d1), no gradient
+        tokens, student = self.backbone.forward_relation(images)  # (B, 1 + N, D), each (B, M2, 1 + N, d2)
         losses = self.head.loss(student, teacher)  # eqs. 1-7
         if self.with_neck:
-            views, masks, merged = self.decode(tokens, inputs)  # eqs. 8-9
+            views, masks, merged = self.decode(tokens, images)  # eqs. 8-9
             blind = masks.any(0).to(merged.dtype)  # (B, N), all of them with two views
-            losses['loss_rec'] = self.rec_weight * self.rec_head.loss(merged, inputs, blind)  # eq. 10
+            losses['loss_rec'] = self.rec_weight * self.rec_head.loss(merged, images, blind)  # eq. 10
         return losses
 
     def decode(self, tokens: Tensor, images: Tensor, generator: Optional[torch.Generator] = None) -> Reconstruction:
@@ -112,10 +106,12 @@ class MIMHD(BaseSelfSupervisor):
         batch, num_tokens = tokens.shape[0], tokens.shape[1] - 1
         masks = draw_views(batch, num_tokens, self.neck.mask_ratio, self.neck.num_views, device=tokens.device,
                            generator=generator)  # (V, B, N), eq. 8
-        patch_size = self.rec_head.patch_size
-        grid = (images.shape[-2] // patch_size, images.shape[-1] // patch_size)
-        views = self.neck(tokens, masks, grid)  # (V, B, N, p p 3), eq. 9
+        views = self.neck(tokens, masks, self.grid_of(images))  # (V, B, N, p p 3), eq. 9
         return Reconstruction(views, masks, merge(views, masks))
+
+    def grid_of(self, images: Tensor) -> Tuple[int, int]:
+        """Rows and columns of patches of images (B, 3, H, W)."""
+        return images.shape[-2] // self.rec_head.patch_size, images.shape[-1] // self.rec_head.patch_size
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor, generator: Optional[torch.Generator] = None) -> Reconstruction:
@@ -129,6 +125,3 @@ class MIMHD(BaseSelfSupervisor):
                                  'reconstruct.')
         return self.decode(self.backbone.forward_relation(images)[0], images, generator)
 
-
-def _by(grid) -> str:
-    return ' x '.join(map(str, grid))

@@ -1,0 +1,89 @@
+"""``TinyMIM``: distillation of one block's relations, the paper's baseline; ``MIMHD`` builds on it."""
+from typing import Dict, List, Optional, Sequence, Tuple, Union
+
+from mmengine.model import BaseModule
+from mmpretrain.models import BaseSelfSupervisor
+from mmpretrain.structures import DataSample
+from torch import Tensor
+
+from ...errors import UserInputError
+from ...registry import MODELS
+
+Images = Union[Tensor, Sequence[Tensor]]
+
+
+@MODELS.register_module()
+class TinyMIM(BaseSelfSupervisor):
+    """Relations of the student's tapped block imitate those of the teacher's (Table 1's baseline).
+
+    TinyMIM itself is this with ``OneToOneHeadMatcher``, the student's last block rebuilt with the teacher's head count
+    (``backbone.relation_heads``) and the [class] token taking part (``head.with_cls_token=True``); its configs say
+    so. What the tapped q, k, v do not depend on, that block's output projection and MLP, gets no gradient from
+    relations and is frozen here, so that ``find_unused_parameters`` is not needed.
+
+    Head counts of ``head`` follow from the networks and are filled in.
+
+    Args:
+        backbone (dict): The student, a ``RelationViT``.
+        target_generator (dict): The teacher, a ``MAETeacher``.
+        head (dict): A ``RelationDistillHead``.
+        **kwargs: Arguments of ``BaseSelfSupervisor``: ``neck``, ``data_preprocessor``, ``init_cfg``.
+
+    Raises:
+        UserInputError: If student and teacher see different grids of patches.
+    """
+
+    def __init__(self, backbone: dict, target_generator: dict, head: dict, neck: Optional[dict] = None,
+                 **kwargs) -> None:
+        student, teacher = build_networks(backbone, target_generator)
+        if neck is None:
+            student.freeze_beyond_relation()
+        head = dict(dict(student_heads=student.relation_heads, teacher_heads=teacher.relation_heads), **head)
+        super().__init__(backbone=student, neck=neck, head=head, target_generator=teacher, **kwargs)
+
+    def init_weights(self) -> None:
+        """Initialise the student, then load the teacher, last, so that nothing writes over it."""
+        super().init_weights()
+        self.target_generator.load()
+
+    def extract_feat(self, inputs: Tensor):
+        """The student's features, as its ``VisionTransformer.forward`` gives them."""
+        return self.backbone(inputs)
+
+    def loss(self, inputs: Images, data_samples: Optional[List[DataSample]] = None, **kwargs) -> Dict[str, Tensor]:
+        """Eqs. 1 and 7: ``L = L_R^QK + L_R^VV``; the runner adds the parts up.
+
+        Args:
+            inputs (Tensor | Sequence[Tensor]): (B, 3, H, W), normalised images; or two of them, the student's view
+                and the teacher's, which differ in colour only (``StudentColorJitter``).
+            data_samples (list, optional): Not used.
+
+        Returns:
+            dict: ``loss_qk`` and ``loss_vv`` (whatever ``head.pairs`` says).
+        """
+        images, teacher_images = student_and_teacher_views(inputs)  # each (B, 3, H, W)
+        teacher = self.target_generator(teacher_images)  # each (B, M1, 1 + N, d1), no gradient
+        student = self.backbone.forward_relation(images)[1]  # each (B, M2, 1 + N, d2)
+        return self.head.loss(student, teacher)
+
+
+def student_and_teacher_views(inputs: Images) -> Tuple[Tensor, Tensor]:
+    """What each network is shown, (B, 3, H, W) twice: the same images, unless the pipeline made two views."""
+    return (inputs, inputs) if isinstance(inputs, Tensor) else tuple(inputs)
+
+
+def build_networks(backbone: Union[dict, BaseModule],
+                   target_generator: Union[dict, BaseModule]) -> Tuple[BaseModule, BaseModule]:
+    """Student and teacher from their configs; what is built already stays.
+
+    Raises:
+        UserInputError: If the two see different grids of patches.
+    """
+    student, teacher = (part if isinstance(part, BaseModule) else MODELS.build(part)
+                        for part in (backbone, target_generator))
+    grids = student.patch_resolution, teacher.encoder.patch_resolution
+    if tuple(grids[0]) != tuple(grids[1]):
+        ours, theirs = (' x '.join(map(str, grid)) for grid in grids)
+        raise UserInputError(f'The student has {ours} patches and the teacher {theirs}; choose img_size and patch_size '
+                             f'of backbone and target_generator so that both see the same grid.')
+    return student, teacher
