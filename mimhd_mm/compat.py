@@ -72,7 +72,7 @@ class _RestrictedPickle:
         'collections': ('OrderedDict', 'deque'), 'builtins': ('set', 'slice'), '_codecs': ('encode', ),
         'torch': ('Size', 'device', 'float16', 'bfloat16', 'float32', 'float64', 'int32', 'int64', 'uint8', 'bool'),
         'torch._utils': ('_rebuild_tensor', '_rebuild_tensor_v2', '_rebuild_parameter'),
-        'numpy': ('dtype', 'ndarray'), 'numpy.core.multiarray': ('scalar', '_reconstruct'),
+        'argparse': ('Namespace', ), 'numpy': ('dtype', 'ndarray'), 'numpy.core.multiarray': ('scalar', '_reconstruct'),
         'numpy._core.multiarray': ('scalar', '_reconstruct'), 'mmengine.logging.history_buffer': ('HistoryBuffer', ),
     }
 

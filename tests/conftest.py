@@ -1,10 +1,13 @@
 """Tiny networks, files and folders that the tests share. Everything is generated."""
 import copy
+import functools
 import logging
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from PIL import Image
@@ -25,6 +28,16 @@ def _scope_and_seed():
     init_default_scope('mmpretrain')
     MMLogger.get_instance('tests', log_level='ERROR').setLevel(logging.ERROR)
     torch.manual_seed(0)
+
+
+def read_config(path) -> Config:
+    """A config of one's own; the file and its bases are parsed once."""
+    return copy.deepcopy(_read_config(Path(path)))
+
+
+@functools.lru_cache(maxsize=None)
+def _read_config(path: Path) -> Config:
+    return Config.fromfile(path)
 
 
 def build_mae(norm_pix: bool = True, **size):

@@ -1,41 +1,56 @@
 """Every config builds, takes a step, and its name agrees with its content."""
+import math
 import re
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from mimhd_mm.engine.optimizers import CPUAmpOptimWrapper  # noqa: F401
+from mimhd_mm.models import RelationViT
 from mimhd_mm.registry import MODELS
 
-from .conftest import STUDENT, build_mae
+from .conftest import STUDENT, TEACHER, build_mae, read_config
 
 ROOT = Path(__file__).parents[1] / 'configs'
 PRETRAIN = sorted((ROOT / 'pretrain').rglob('*.py'))
+TABLES = yaml.safe_load((ROOT / 'tables.yml').read_text())
+CELLS = [pytest.param(row[kind]['config'], row[kind].get('options', {}), id=f'{table}-{number}-{kind}')
+         for table, content in TABLES.items() for number, row in enumerate(content['rows'])
+         for kind in ('full', 'mini') if 'config' in row.get(kind, {})]
 
 
 def shrink(cfg: Config, folder: Path) -> Config:
-    """The same config with tiny networks on 32 px images, and a teacher file that fits."""
-    model = cfg.model
-    model.backbone.update(arch=dict(STUDENT), img_size=32, patch_size=8)
+    """The same config with tiny networks on 32 px images, and a teacher file that fits; blocks at the same depth."""
+    model, size = cfg.model, dict(img_size=32, patch_size=8)
+    student, teacher = (RelationViT.settings_of(part.pop('arch'))['num_layers'] if part else 1
+                        for part in (model.backbone, model.get('target_generator')))
+    model.backbone.update(arch=dict(STUDENT), **size)
     if model.type == 'MAE':
         model.neck.update(num_patches=16, patch_size=8, embed_dim=24)
         model.head.update(patch_size=8)
         return cfg
     mae = build_mae()
     torch.save(dict(state_dict=mae.state_dict()), folder / 'mae.pth')
-    model.target_generator.update(
-        arch=dict(embed_dims=48, num_layers=4, num_heads=4, feedforward_channels=96), img_size=32, patch_size=8,
-        block=3, checkpoint=str(folder / 'mae.pth'))
-    model.neck.update(decoder_embed_dim=32, decoder_depth=2, decoder_num_heads=4)
+    block = math.ceil(model.target_generator.block * TEACHER['num_layers'] / teacher)
+    model.target_generator.update(arch=dict(TEACHER), block=block, checkpoint=str(folder / 'mae.pth'), **size)
+    if model.backbone.get('relation_block'):
+        model.backbone.relation_block = math.ceil(model.backbone.relation_block * STUDENT['num_layers'] / student)
+    if model.backbone.get('relation_heads'):
+        model.backbone.relation_heads = TEACHER['num_heads']
+    if model.get('neck'):
+        model.neck.update(decoder_embed_dim=32, decoder_depth=2, decoder_num_heads=4)
     return cfg
 
 
-@pytest.mark.parametrize('path', PRETRAIN, ids=lambda path: path.stem)
-def test_builds_and_takes_a_step(path, tmp_path):
-    cfg = Config.fromfile(path)
+@pytest.mark.parametrize('path, options', [*(pytest.param(path, {}, id=path.stem) for path in PRETRAIN), *CELLS])
+def test_builds_and_takes_a_step(path, options, tmp_path):
+    """Every config, and every row of the paper's tables with its options."""
+    cfg = read_config(ROOT.parent / path)
+    cfg.merge_from_dict(options)
     init_default_scope(cfg.default_scope)
     model = MODELS.build(shrink(cfg, tmp_path).model)
     model.init_weights()
@@ -48,7 +63,7 @@ def test_builds_and_takes_a_step(path, tmp_path):
 
 @pytest.mark.parametrize('path', PRETRAIN, ids=lambda path: path.stem)
 def test_name_agrees_with_content(path):
-    cfg = Config.fromfile(path)
+    cfg = read_config(path)
     model, data = cfg.model, cfg.train_dataloader
     gpus, batch = map(int, re.search(r'_(\d+)xb(\d+)-', path.stem).groups())
     assert data.batch_size == batch and cfg.auto_scale_lr.base_batch_size == gpus * batch
@@ -81,6 +96,20 @@ def test_header_is_a_contract(path):
     assert (ROOT.parent / command).is_file() and command.endswith(path.name)
 
 
+def test_rows_differ_in_what_they_compare(tmp_path):
+    """Options and ablation files reach the model: no two rows of a table build the same network."""
+    for name, table in TABLES.items():
+        for kind in ('full', 'mini'):
+            seen = []
+            for row in table['rows']:
+                if 'config' in row.get(kind, {}):
+                    cfg = read_config(ROOT.parent / row[kind]['config'])
+                    cfg.merge_from_dict(row[kind].get('options', {}))
+                    content = (cfg.model.to_dict(), cfg.train_cfg.max_epochs, cfg.train_dataloader.dataset.type)
+                    assert content not in seen, (name, kind, row['name'])
+                    seen.append(content)
+
+
 def test_ablations_by_cfg_options_build(tmp_path, teacher_file):
     """Keys that users change on the command line: Table 4's blocks, Figure 6's views and ratios, pairs, alpha."""
     base = ROOT / 'pretrain' / 'mini' / 'mimhd_vit-micro-p8_1xb64-coslr-5e_tiny-imagenet-64px.py'
@@ -89,7 +118,7 @@ def test_ablations_by_cfg_options_build(tmp_path, teacher_file):
                     {'model.head.pairs': ['qk']}, {'model.neck.frozen': False}, {'model.neck.connector': 'direct'},
                     {'model.head.matcher': dict(type='AttentionHeadMatcher', descriptor='mean', balance=None)},
                     {'model.head.loss.criterion': 'L2'}):
-        cfg = shrink(Config.fromfile(base), tmp_path)
+        cfg = shrink(read_config(base), tmp_path)
         cfg.merge_from_dict(options)
         model = MODELS.build(cfg.model)
         model.init_weights()

@@ -1,6 +1,4 @@
 """Fine-tuning and linear probes: every config starts from a student, takes a step and is what its name says."""
-import copy
-import functools
 import json
 import re
 import shutil
@@ -16,26 +14,18 @@ from mmengine.registry import init_default_scope
 from mimhd_mm.engine.loading import build_model
 from mimhd_mm.engine.pretrained import check_class_count, check_pretrained
 from mimhd_mm.errors import UserInputError
+from mimhd_mm.models import RelationViT
 from mimhd_mm.models.mae_files import read_tensors
 from mimhd_mm.registry import DATASETS, MODELS
 
 from .conftest import SIZE, STUDENT, mimhd_cfg
+from .conftest import read_config as read
 from .test_tools.commands import call
 
 ROOT = Path(__file__).parents[1]
 FINETUNE = sorted((ROOT / 'configs' / 'finetune').rglob('*.py'))
 MINI = ROOT / 'configs/finetune/mini/vit-micro-p8_mimhd-5e-pre_1xb64-coslr-10e_tiny-imagenet-64px.py'
 each_config = pytest.mark.parametrize('path', FINETUNE, ids=lambda path: path.stem)
-
-
-def read(path: Path) -> Config:
-    """A config of one's own; the file and its bases are parsed once."""
-    return copy.deepcopy(_read(path))
-
-
-@functools.lru_cache(maxsize=None)
-def _read(path: Path) -> Config:
-    return Config.fromfile(path)
 
 
 @pytest.fixture(scope='module')
@@ -67,6 +57,8 @@ def shrink(cfg: Config, student_file) -> Config:
     if isinstance(backbone.arch, dict):
         backbone.pop('arch')
     backbone.update(arch=dict(STUDENT), **SIZE)
+    if backbone.get('layer_cfgs'):  # TinyMIM's last block; 4 heads for 16
+        backbone.layer_cfgs = [dict()] * (STUDENT['num_layers'] - 1) + [dict(num_heads=4)]
     if backbone.get('frozen_stages'):
         backbone.frozen_stages = STUDENT['num_layers']
     if backbone.init_cfg:
@@ -179,7 +171,7 @@ def test_name_agrees_with_content(path):
 @each_config
 def test_starts_from_what_the_name_says(path):
     backbone = read(path).model.backbone
-    pretrained = re.search(r'_(mimhd|mae)-(\d+)e-pre_', path.stem)
+    pretrained = re.search(r'_(mimhd|tinymim|dmae|mae)-(\d+)e-pre_', path.stem)
     assert bool(pretrained) == bool(backbone.init_cfg)
     if not pretrained:
         return
@@ -195,6 +187,26 @@ def test_starts_from_what_the_name_says(path):
     assert {key: student.model.backbone[key] for key in ('arch', 'img_size', 'patch_size')} == {
         key: backbone[key] for key in ('arch', 'img_size', 'patch_size')}
     assert student.train_dataloader.dataset.type == read(path).train_dataloader.dataset.type
+    assert heads_of(backbone) == heads_of(student.model.backbone)  # TinyMIM's last block has its teacher's
+
+
+def heads_of(backbone) -> list:
+    """Head count of each block by a config; nothing in a checkpoint's shapes would tell that it was lost."""
+    heads = RelationViT.settings_of(backbone.arch)
+    heads = [heads['num_heads']] * heads['num_layers']
+    for block, layer_cfg in enumerate(backbone.get('layer_cfgs', [])):
+        heads[block] = layer_cfg.get('num_heads', heads[block])
+    if backbone.get('relation_heads'):
+        heads[-1] = backbone.relation_heads
+    return heads
+
+
+def test_heads_of_tinymim_students():
+    def heads(name):
+        return heads_of(read(ROOT / 'configs' / 'finetune' / name).model.backbone)
+    assert heads('vit-base-p16_tinymim-300e-pre_8xb128-amp-coslr-100e_in1k.py') == [12] * 11 + [16]
+    assert heads('vit-tiny-p16_tinymim-300e-pre_8xb2048-amp-linear-coslr-90e_in1k.py') == [3] * 11 + [16]
+    assert heads('vit-base-p16_mimhd-100e-pre_8xb128-amp-coslr-100e_in1k.py') == [12] * 12
 
 
 @each_config

@@ -12,7 +12,7 @@ LAYERS = [
     ('models.selfsup',),  # and the package `models` as a whole
     ('models.heads', 'models.target_generators'),
     ('models.backbones', 'models.necks', 'models.losses', 'models.matchers'),
-    ('models.relation', 'models.views', 'models.mae_files', 'models.checkpointing'),
+    ('models.relation', 'models.views', 'models.mae_files', 'models.vit_files', 'models.checkpointing'),
     ('errors', 'registry', 'compat', 'states', 'version'),
 ]
 

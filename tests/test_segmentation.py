@@ -19,8 +19,9 @@ from mimhd_mm.models.backbones.rel_pos_vit import RelPosViT, resize_table
 from mimhd_mm.registry import MODELS
 from mimhd_mm.visualization.seg_panel_visualizer import GAP, LINE, side_by_side
 
-from .conftest import SIZE, STUDENT
-from .test_tools.commands import ROOT, call, error_of
+from .conftest import SIZE, STUDENT, read_config
+from .test_finetune import heads_of
+from .test_tools.commands import ROOT, call, error_of, load_tool
 
 CONFIGS = sorted((ROOT / 'configs' / 'segmentation').rglob('*.py'))
 MINI = ROOT / 'configs/segmentation/mini/mimhd-vit-micro-p8_upernet_1xb8-1k_camvid-128x128.py'
@@ -132,7 +133,10 @@ def shrink(cfg: Config) -> Config:
     """The same config with a tiny network for 32 px crops."""
     model, arch = cfg.model, dict(ARCH)
     model.data_preprocessor.size = (32, 32)
+    model.backbone.pop('arch')  # a dict would be merged into
     model.backbone.update(arch=arch, img_size=(32, 32), patch_size=8, out_indices=[0, 1, 2, 3], init_cfg=None)
+    if model.backbone.get('layer_cfgs'):  # TinyMIM's last block; 4 heads for 16
+        model.backbone.layer_cfgs = [dict()] * 3 + [dict(num_heads=4)]
     model.neck.embed_dim = 24
     model.decode_head.update(in_channels=[24] * 4, channels=24)
     model.auxiliary_head.update(in_channels=24, channels=24)
@@ -151,7 +155,7 @@ def mmseg():
 def test_builds_and_takes_a_step(path, mmseg):
     from mmengine.structures import PixelData
     from mmseg.structures import SegDataSample
-    cfg = shrink(Config.fromfile(path))
+    cfg = shrink(read_config(path))
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = MODELS.build(cfg.model)
         model.init_weights()
@@ -171,15 +175,16 @@ def test_builds_and_takes_a_step(path, mmseg):
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
 def test_name_agrees_with_content(path):
-    cfg = Config.fromfile(path)
+    cfg = read_config(path)
     model = cfg.model
     name = re.fullmatch(
-        r'mimhd-vit-(\w+)(-p8)?(-relpos)?_upernet_(\d)xb(\d)(-amp)?-(\d+)k_(\w+)-(\d+)x(\d+)', path.stem)
-    size, patch, relpos, gpus, batch, amp, thousands, data, height, width = name.groups()
+        r'(mimhd|tinymim|dmae|mae)-vit-([a-z-]+?)(?:-p(\d+))?(-relpos)?_upernet_'
+        r'(\d)xb(\d+)(-amp)?-(\d+k?)_([\w-]+)-(\d+)x(\d+)', path.stem)
+    algorithm, size, patch, relpos, gpus, batch, amp, iterations, data, height, width = name.groups()
     assert cfg.train_dataloader.batch_size == int(batch)
     assert cfg.auto_scale_lr.base_batch_size == int(gpus) * int(batch)
     assert cfg.optim_wrapper.type == ('AmpOptimWrapper' if amp else 'OptimWrapper')
-    assert cfg.train_cfg.max_iters == cfg.param_scheduler[-1].end == 1000 * int(thousands)
+    assert cfg.train_cfg.max_iters == cfg.param_scheduler[-1].end == int(iterations.replace('k', '000'))
     assert cfg.param_scheduler[0].end == cfg.param_scheduler[1].begin
     assert cfg.train_cfg.max_iters % cfg.train_cfg.val_interval == 0
     assert cfg.default_hooks.checkpoint.interval == cfg.train_cfg.val_interval
@@ -188,22 +193,28 @@ def test_name_agrees_with_content(path):
     assert crop == tuple(random_crop.crop_size) == tuple(model.data_preprocessor.size)
     assert crop == tuple(model.backbone.img_size) == tuple(model.test_cfg.crop_size)
     assert model.test_cfg.mode == 'slide'
-    assert model.backbone.patch_size == (8 if patch else 16) == model.data_preprocessor.test_cfg.size_divisor
+    assert model.backbone.patch_size == int(patch or 16) == model.data_preprocessor.test_cfg.size_divisor
     arch = {'base': 'base', 'small': 'deit-small', 'tiny': 'deit-tiny'}.get(size)
     assert model.backbone.arch == arch or arch is None
     settings = VisionTransformer.arch_zoo[arch] if arch else model.backbone.arch
     assert model.neck.embed_dim == settings['embed_dims'] == model.auxiliary_head.in_channels
     assert model.decode_head.in_channels == [settings['embed_dims']] * 4
     assert model.backbone.out_indices[-1] == settings['num_layers'] - 1
-    classes = {'ade20k': 150, 'camvid': 11}[data]
+    classes = {'ade20k': 150, 'camvid': 11, 'digit-scenes': 11}[data]
     assert model.decode_head.num_classes == model.auxiliary_head.num_classes == classes
     assert all(cfg[key].dataset.reduce_zero_label for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'))
     assert cfg.sync_bn == ('torch' if data == 'ade20k' else None)
     assert 'tta_model' in cfg and 'tta_pipeline' in cfg
-    source = re.fullmatch(r'work_dirs/([\w.-]+)/epoch_(\d+)\.pth', model.backbone.init_cfg.checkpoint)
+    if algorithm == 'mae':
+        assert Path(model.backbone.init_cfg.checkpoint).name.startswith('mae_vit-base-p16_')
+        return
+    checkpoint = model.backbone.init_cfg.checkpoint.replace(  # where the demo trains this one
+        'quickstart_out/student/', f'work_dirs/{load_tool("quickstart.py").STUDENT.stem}/')
+    source = re.fullmatch(r'work_dirs/([\w.-]+)/epoch_(\d+)\.pth', checkpoint)
     pretraining = [found for found in (ROOT / 'configs' / 'pretrain').rglob('*.py') if found.stem == source.group(1)]
     assert len(pretraining) == 1 and f'vit-{size}-' in source.group(1)
-    assert f'-{source.group(2)}e_' in source.group(1)
+    assert f'-{source.group(2)}e_' in source.group(1) and source.group(1).startswith(algorithm + '_')
+    assert heads_of(model.backbone) == heads_of(read_config(pretraining[0]).model.backbone)
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
@@ -325,6 +336,34 @@ def test_from_a_student_to_mIoU_and_pictures(student, scenes, tmp_path, mmseg):
     tables = torch.cat([layer.attn.relative_position_bias_table.flatten() for layer in model.backbone.layers])
     assert tables.abs().max() > 0  # they were trained, and came back
     load_checkpoint(model, str(trained), strict=True)
+
+
+def test_crops_that_are_wider_than_tall(student, scenes, tmp_path, mmseg):
+    """Trained and slid over 32 x 48, from a student of 32 x 32; with and without relative positions."""
+    config = write_run(tmp_path, scenes, student[0], 'mimhd_mm.RelPosViT')
+    config.write_text(config.read_text().replace('(32, 32)', '(32, 48)'))
+    call('train.py', config, '--work-dir', tmp_path / 'work', '--cfg-options',
+         'model.backbone.type=mmpretrain.VisionTransformer')
+    call('train.py', config, '--work-dir', tmp_path / 'work')
+    trained = torch.load(tmp_path / 'work/iter_2.pth', weights_only=False)['state_dict']
+    assert trained['backbone.pos_embed'].shape[1] == 1 + 4 * 6
+    assert trained['backbone.layers.0.attn.relative_position_bias_table'].shape == (3, 7, 11)
+
+
+def test_students_that_do_not_fit_are_refused_before_training(student, scenes, tmp_path, mmseg):
+    checkpoint = student[0]
+    config = write_run(tmp_path, scenes, checkpoint, 'mimhd_mm.RelPosViT')
+    tensors = torch.load(checkpoint, weights_only=True)['state_dict']
+    bare = tmp_path / 'bare.pth'
+    torch.save({key.removeprefix('backbone.'): value for key, value in tensors.items()}, bare)
+    option = 'model.backbone.init_cfg.checkpoint'
+    message = error_of('train.py', config, '--work-dir', tmp_path / 'work', '--cfg-options', f'{option}={bare}')
+    assert "no tensor under 'backbone.'" in message and 'vit_to_mmpretrain.py' in message
+    message = error_of('train.py', config, '--work-dir', tmp_path / 'work', '--cfg-options',
+                       'model.backbone.arch.embed_dims=48')
+    assert '(1, 1, 24) in the file but (1, 1, 48) by the config' in message
+    assert option in error_of('train.py', config, '--work-dir', tmp_path / 'work', '--cfg-options', f'{option}=no.pth')
+    assert not list((tmp_path / 'work').rglob('*.pth'))
 
 
 # ---------------------------------------------------------------------------------------------------- pictures

@@ -1,6 +1,8 @@
 """Look at what fine-tuning starts from before it starts: the student's file and the classes of the data."""
+import ast
+from itertools import groupby
 from pathlib import Path
-from typing import Dict, Optional
+from typing import Any, Dict, List, Optional, Union
 
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
@@ -8,7 +10,9 @@ from mmpretrain.datasets import BaseDataset
 from mmpretrain.models import VisionTransformer
 from torch import Tensor, nn
 
+from ..compat import load_checkpoint_safely
 from ..errors import UserInputError
+from ..models import RelationViT
 from ..models.mae_files import read_tensors
 from ..registry import DATASETS, MODELS
 
@@ -21,14 +25,15 @@ def check_pretrained(cfg: Config) -> None:
 
     mmengine loads what fits and logs the rest, so training from a file that does not fit trains from scratch. Position
     embeddings may be of another image size; the last norms may be missing or left over, but for the one that follows
-    the last block, where the backbone has it. Head counts are not in a file's shapes and are not compared.
+    the last block, where the backbone has it. Head counts are not in a file's shapes: they are compared where the file
+    tells them, see :func:`heads_of_file`.
 
     Args:
         cfg (Config): A config that trains; others, and files behind a URL, are left alone.
 
     Raises:
         UserInputError: If the file is missing or unreadable, holds no tensor under the prefix, or tensors of other
-            names or shapes.
+            names or shapes, or comes from a network of other head counts.
     """
     backbone = (cfg.get('model') or {}).get('backbone') or {}
     init_cfg = pretrained_init_cfg(backbone)
@@ -42,12 +47,13 @@ def check_pretrained(cfg: Config) -> None:
     own = {key[len(prefix):]: value for key, value in tensors.items() if key.startswith(prefix)}
     if not own:
         raise UserInputError(f'{path!r} has no tensor under {prefix!r}, its first is {next(iter(tensors))!r}; expected '
-                             f'a checkpoint of this project or of mmpretrain (official MAE files are converted by '
-                             f'tools/model_converters/mae_to_mmpretrain.py).')
+                             f'a checkpoint of this project or of mmpretrain (files of other projects are converted by '
+                             f'tools/model_converters/vit_to_mmpretrain.py).')
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
         built = MODELS.build(dict(backbone, init_cfg=None))
     if isinstance(built, VisionTransformer):
         compare_backbone(built, own, path)
+        compare_heads([layer.attn.num_heads for layer in built.layers], heads_of_file(path), path)
 
 
 def pretrained_init_cfg(backbone: dict) -> Optional[dict]:
@@ -92,6 +98,126 @@ def _fits(key: str, found: Tensor, expected: Tensor) -> bool:
     if key != 'pos_embed' or found.ndim != 3 or found.shape[2] != expected.shape[2]:
         return False
     return int((found.shape[1] - 1) ** .5) ** 2 == found.shape[1] - 1
+
+
+def compare_heads(built: List[int], expected: Optional[List[int]], source: str) -> None:
+    """Compare the head count of every block with what a file tells.
+
+    Weights of q, k and v have the same shape for any head count, so nothing else would notice.
+
+    Args:
+        built (list[int]): Of the backbone that a config builds.
+        expected (list[int], optional): Of the file; None where it does not tell.
+        source (str): The file, for messages.
+
+    Raises:
+        UserInputError: If they differ, with the line that sets a config right.
+    """
+    if expected is None or built == expected:
+        return
+    if len(built) != len(expected):
+        raise UserInputError(f'{source!r} comes from a run with {len(expected)} blocks but the config builds '
+                             f'{len(built)}; give the config of that student.')
+    block = next(i for i, pair in enumerate(zip(built, expected)) if pair[0] != pair[1])
+    raise UserInputError(
+        f'{source!r}: block {block + 1} has {expected[block]} heads in the run it comes from but {built[block]} by the '
+        f'config; put this line at the end of the config: model = dict(backbone=dict(layer_cfgs='
+        f'{layer_cfgs_text(expected)}))')
+
+
+def layer_cfgs_text(heads: List[int]) -> str:
+    """``layer_cfgs`` of a vision transformer with these head counts, as it is written in a config file."""
+    groups = ((number, len(list(group))) for number, group in groupby(heads))
+    return ' + '.join(f'[dict(num_heads={number})]' + (f' * {count}' if count > 1 else '') for number, count in groups)
+
+
+def heads_of_file(path: Union[str, Path]) -> Optional[List[int]]:
+    """The head count of each block of a vision transformer's checkpoint, by what the file says of its run.
+
+    ``meta['num_heads']`` (written by tools/model_converters/export_student.py) counts most. Else it is what
+    ``model.backbone`` of the training config gives, whose text mmengine keeps in ``meta['cfg']``. That text is parsed
+    and never executed; of its expressions only plain values, lists and ``dict(...)`` are read.
+
+    Args:
+        path (str | Path): The file.
+
+    Returns:
+        list[int], optional: None where the file does not tell, or not in a form that is understood.
+
+    Raises:
+        UserInputError: If the file cannot be read.
+    """
+    if Path(path).suffix == '.safetensors':
+        return None
+    try:
+        content = load_checkpoint_safely(path)
+    except Exception:
+        read_tensors(path)  # says in a sentence what is wrong with it
+        raise
+    meta = content.get('meta') if isinstance(content, dict) else None
+    meta = meta if isinstance(meta, dict) else {}
+    heads = meta.get('num_heads')
+    if _are_heads(heads):
+        return list(heads)
+    try:
+        return _heads_of_backbone(_backbone_of_text(meta.get('cfg')))
+    except (SyntaxError, ValueError, TypeError, LookupError, AttributeError, RecursionError, MemoryError):
+        return None
+
+
+def _heads_of_backbone(backbone: Dict[str, ast.expr]) -> Optional[List[int]]:
+    """Head counts by the arguments of a backbone.
+
+    Raises:
+        ValueError, TypeError, LookupError, AttributeError: If they are not those of a vision transformer, or not plain.
+    """
+    settings = {key: _plain_value(backbone[key]) for key in ('arch', 'layer_cfgs', 'relation_block', 'relation_heads')
+                if key in backbone}
+    arch = RelationViT.settings_of(settings.get('arch', 'base'))
+    layer_cfgs = settings.get('layer_cfgs') or {}
+    layer_cfgs = [layer_cfgs] * arch['num_layers'] if isinstance(layer_cfgs, dict) else layer_cfgs
+    heads = [layer_cfgs[i].get('num_heads', arch['num_heads']) for i in range(arch['num_layers'])]
+    if settings.get('relation_heads'):
+        heads[(settings.get('relation_block') or arch['num_layers']) - 1] = settings['relation_heads']
+    return heads if _are_heads(heads) else None
+
+
+def _are_heads(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and bool(value) and all(
+        type(number) is int and number > 0 for number in value)
+
+
+def _backbone_of_text(text: Any) -> Dict[str, ast.expr]:
+    """The arguments of ``model.backbone``, not evaluated yet, in the text of a config.
+
+    Raises:
+        ValueError, SyntaxError, KeyError: If there are none.
+    """
+    if not isinstance(text, str):
+        raise ValueError('no text')
+    models = [node.value for node in ast.parse(text).body if isinstance(node, ast.Assign)
+              for target in node.targets if isinstance(target, ast.Name) and target.id == 'model']
+    return _entries(_entries(models[-1])['backbone'])
+
+
+def _entries(node: ast.expr) -> Dict[str, ast.expr]:
+    """Keys and values of ``dict(a=1)``, ``{'a': 1}`` or mmengine's ``dict({'a': 1})``; else ValueError."""
+    if isinstance(node, ast.Dict):
+        return {ast.literal_eval(key): value for key, value in zip(node.keys, node.values)}
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'dict'
+            and len(node.args) <= 1 and all(keyword.arg for keyword in node.keywords)):
+        raise ValueError('not a plain dict')
+    entries = _entries(node.args[0]) if node.args else {}
+    return {**entries, **{keyword.arg: keyword.value for keyword in node.keywords}}
+
+
+def _plain_value(node: ast.expr) -> Any:
+    """The value of constants, lists, tuples and dicts of them; else ValueError."""
+    if isinstance(node, (ast.List, ast.Tuple)):
+        return [_plain_value(item) for item in node.elts]
+    if isinstance(node, (ast.Dict, ast.Call)):
+        return {key: _plain_value(value) for key, value in _entries(node).items()}
+    return ast.literal_eval(node)
 
 
 def check_class_count(cfg: Config) -> None:

@@ -121,15 +121,23 @@ def read_tensors(path: Union[str, Path]) -> Tensors:
     Raises:
         UserInputError: If the file is missing, truncated, would need unpickling, or holds no tensors.
     """
+    return state_dict_of(read_content(path), path)
+
+
+def read_content(path: Union[str, Path]) -> object:
+    """All that a file holds, read as :func:`read_tensors` reads it.
+
+    Raises:
+        UserInputError: If the file is missing, truncated, or would need unpickling.
+    """
     path = Path(path)
     if not path.is_file():
         raise UserInputError(f'No file {str(path)!r}; give the path of a checkpoint that exists.')
     try:
         if path.suffix == '.safetensors':
             from safetensors.torch import load_file
-            content = load_file(str(path))
-        else:
-            content = load_checkpoint_safely(path)
+            return load_file(str(path))
+        return load_checkpoint_safely(path)
     except ImportError as error:
         raise UserInputError(f'Reading {str(path)!r} needs the package safetensors; install it.') from error
     except pickle.UnpicklingError as error:
@@ -139,6 +147,18 @@ def read_tensors(path: Union[str, Path]) -> Tensors:
     except Exception as error:  # torch and safetensors raise a dozen types for a file that is cut short
         raise UserInputError(f'{str(path)!r} is truncated or not a checkpoint '
                              f'({type(error).__name__}: {_cause(error)}).') from error
+
+
+def state_dict_of(content: object, path: Union[str, Path]) -> Tensors:
+    """The tensors at the top of a file's content, or under ``state_dict`` or ``model``, without a ``module.`` before.
+
+    Args:
+        content (object): What :func:`read_content` gives.
+        path (str | Path): The file, for messages.
+
+    Raises:
+        UserInputError: If there are none.
+    """
     for key in ('state_dict', 'model'):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]

@@ -1,18 +1,8 @@
-# MIM-HD in miniature: a student 96 wide with 8 blocks and 6 heads, taught by the 9th of 12 blocks (3/4, as 18 of 24)
-# of the mini MAE (8 heads). 64 px images, 8 px patches. Shapes: our choice.
+# MIM-HD in miniature, with the mini MAE's decoder.
+_base_ = './relations_vit-micro-p8.py'
 model = dict(
     type='MIMHD',
-    backbone=dict(
-        type='RelationViT', img_size=64, patch_size=8,
-        arch=dict(embed_dims=96, num_layers=8, num_heads=6, feedforward_channels=384)),
-    target_generator=dict(
-        type='MAETeacher', img_size=64, patch_size=8, block=9,
-        arch=dict(embed_dims=192, num_layers=12, num_heads=8, feedforward_channels=768),
-        checkpoint='work_dirs/mae_vit-mini-p8_1xb64-coslr-20e_tiny-imagenet-64px/epoch_20.pth'),
-    head=dict(
-        type='RelationDistillHead', pairs=('qk', 'vv'),
-        matcher=dict(type='AttentionHeadMatcher'),
-        loss=dict(type='RelationDistillLoss', criterion='KL')),
+    head=dict(matcher=dict(type='AttentionHeadMatcher')),
     neck=dict(
         type='DualViewMAEDecoder', num_views=2, mask_ratio=0.5, frozen=True,
         decoder_embed_dim=128, decoder_depth=2, decoder_num_heads=4),
