@@ -1,6 +1,7 @@
 """What a wheel holds, how configs are found through the package, version checks, and the shell scripts."""
 import importlib.metadata
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -132,10 +133,18 @@ def test_model_index():
     assert index.check(silent=True) == []
     names = [model.name for model in index.models]
     assert len(names) == len(set(names))
-    for path in load(ROOT / 'model-index.yml')['Import']:
-        for model in load(ROOT / path)['Models']:
-            assert (ROOT / model['Config']).is_file(), model['Config']
-            assert Path(model['Config']).stem == model['Name']
+    entries = [model for path in load(ROOT / 'model-index.yml')['Import'] for model in load(ROOT / path)['Models']]
+    for model in entries:
+        path, metadata = ROOT / model['Config'], model['Metadata']
+        assert path.is_file() and path.stem == model['Name']
+        gpus, batch = map(int, re.search(r'_(\d+)xb(\d+)-', path.stem).groups())
+        length = metadata.get('Epochs') or metadata['Iterations']
+        assert metadata['Batch Size'] == gpus * batch
+        assert re.search(rf'-{length}e_|[-_]{length}_|-{length // 1000}k_', path.stem), path.stem
+        assert model['Results'] is None  # nothing was measured at these settings yet
+    configs = {path.stem for kind in ('pretrain', 'finetune', 'segmentation')
+               for path in (ROOT / 'configs' / kind).rglob('*.py')}
+    assert configs == {model['Name'] for model in entries}
 
 
 @pytest.mark.parametrize('low, high', [('98.0', '99.0'), ('0.0.1', '0.0.2')])

@@ -1,5 +1,5 @@
-# MIM-HD with a ViT-B student: head matching, and the teacher's decoder on two views. Sizes that follow from others (head
-# counts, widths, patches) are filled in by the algorithm. No drop path: our choice.
+# MIM-HD with a ViT-B student: head matching, and the teacher's decoder on two views. Sizes that follow from others
+# (head counts, widths, patches) are filled in by the algorithm. No drop path: our choice.
 #
 # The teacher's file must hold the decoder, and `norm_pix` must say what it predicts: True for OpenMMLab's files and
 # the official mae_pretrain_vit_large_full.pth, False for mae_visualize_vit_large.pth. Check a file with

@@ -4,8 +4,8 @@ _base_ = './upernet_vit-base.py'
 model = dict(
     data_preprocessor=dict(size=(128, 128), test_cfg=dict(size_divisor=8)),
     backbone=dict(
-        arch=dict(_delete_=True, embed_dims=96, num_layers=8, num_heads=6, feedforward_channels=384), img_size=(128, 128),
-        patch_size=8, drop_path_rate=0., out_indices=[2, 3, 4, 7],
+        arch=dict(_delete_=True, embed_dims=96, num_layers=8, num_heads=6, feedforward_channels=384),
+        img_size=(128, 128), patch_size=8, drop_path_rate=0., out_indices=[2, 3, 4, 7],
         init_cfg=dict(checkpoint='work_dirs/mimhd_vit-micro-p8_1xb64-coslr-5e_tiny-imagenet-64px/epoch_5.pth')),
     neck=dict(embed_dim=96, rescales=[2, 1, 0.5, 0.25]),
     decode_head=dict(in_channels=[96, 96, 96, 96], channels=64, num_classes=11),

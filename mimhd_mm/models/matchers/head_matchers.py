@@ -1,6 +1,8 @@
 """The matchers' contract, and the three fixed strategies of Figure 2 (a-c)."""
+import json
 import math
-from typing import Dict, Optional, Sequence, Tuple
+from pathlib import Path
+from typing import Dict, List, Optional, Sequence, Tuple, Union
 
 import torch
 from mmengine.model import BaseModule
@@ -116,17 +118,25 @@ class SelectHeadMatcher(HeadMatcher):
     Args:
         student_heads (int): M2.
         teacher_heads (int): M1.
-        heads (Sequence[int], optional): For each student head the teacher head that teaches it, counted from 0, M2
-            of them. None takes the first M2 (again from the start if M2 > M1). Defaults to None.
+        heads (Sequence[int] | str | Path, optional): For each student head the teacher head that teaches it, counted
+            from 0, M2 of them; or the JSON file of ``tools/analysis_tools/rank_heads.py``, whose M2 most important
+            heads are taken, see :func:`most_important`. None takes the first M2 (again from the start if M2 > M1).
+            Defaults to None.
 
     Raises:
-        UserInputError: If the list has another length or a number outside 0 .. M1 - 1.
+        UserInputError: If the list has another length or a number outside 0 .. M1 - 1, or the file is missing, damaged
+            or of a teacher with another head count.
     """
 
-    def __init__(self, student_heads: int, teacher_heads: int, heads: Optional[Sequence[int]] = None) -> None:
+    def __init__(self, student_heads: int, teacher_heads: int,
+                 heads: Union[Sequence[int], str, Path, None] = None) -> None:
         super().__init__(student_heads, teacher_heads)
-        heads = [m % teacher_heads for m in range(student_heads)] if heads is None else list(heads)
-        if len(heads) != student_heads or not all(isinstance(m, int) and 0 <= m < teacher_heads for m in heads):
+        if heads is None:
+            heads = [m % teacher_heads for m in range(student_heads)]
+        elif isinstance(heads, (str, Path)):
+            heads = most_important(read_importance(heads, teacher_heads), student_heads)
+        if not isinstance(heads, Sequence) or len(heads) != student_heads or not all(
+                isinstance(m, int) and 0 <= m < teacher_heads for m in heads):
             raise UserInputError(f'SelectHeadMatcher needs {student_heads} teacher heads between 0 and '
                                  f'{teacher_heads - 1}, one a student head, but got heads={heads}.')
         self.register_buffer('heads', torch.tensor(heads), persistent=False)
@@ -135,3 +145,42 @@ class SelectHeadMatcher(HeadMatcher):
         """One-hot rows, (B, M2, M1)."""
         weight = torch.nn.functional.one_hot(self.heads, self.teacher_heads).to(distance.dtype)  # (M2, M1)
         return weight.expand_as(distance)
+
+
+def most_important(importance: Sequence[float], number: int) -> List[int]:
+    """Numbers of the most important heads, counted from 0, best first; of equal ones the lower number.
+
+    Args:
+        importance (Sequence[float]): One figure a head.
+        number (int): How many; where there are fewer heads it goes on from the best again.
+    """
+    order = sorted(range(len(importance)), key=lambda head: -importance[head])
+    return [order[m % len(order)] for m in range(number)]
+
+
+def read_importance(path: Union[str, Path], teacher_heads: int) -> List[float]:
+    """``importance`` of a file that ``tools/analysis_tools/rank_heads.py`` wrote.
+
+    Args:
+        path (str | Path): The JSON file.
+        teacher_heads (int): M1, figures that there must be.
+
+    Raises:
+        UserInputError: If the file is missing or damaged, or was measured on another number of heads.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserInputError(f'SelectHeadMatcher: no file {str(path)!r}; write it with '
+                             f'tools/analysis_tools/rank_heads.py or give the heads as a list.')
+    try:
+        importance = [float(figure) for figure in json.loads(path.read_text())['importance']]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserInputError(f'SelectHeadMatcher: {str(path)!r} is not a file of tools/analysis_tools/rank_heads.py, '
+                             f'which holds a list of numbers named "importance"; write it anew.') from error
+    if not all(map(math.isfinite, importance)):
+        raise UserInputError(f'SelectHeadMatcher: {str(path)!r} holds an importance that is no finite number; measure '
+                             f'the heads anew.')
+    if len(importance) != teacher_heads:
+        raise UserInputError(f'SelectHeadMatcher: {str(path)!r} ranks {len(importance)} heads, but the teacher has '
+                             f'{teacher_heads}; measure this teacher with tools/analysis_tools/rank_heads.py.')
+    return importance

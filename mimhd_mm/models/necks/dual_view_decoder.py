@@ -40,8 +40,9 @@ class DualViewMAEDecoder(MAEPretrainDecoder):
     CONNECTORS = ('linear', 'direct')
     LEARNED = ('connector.', 'mask_token')  # also where the decoder is frozen
 
-    def __init__(self, student_dims: int, patch_grid: Tuple[int, int] = (14, 14), *, num_views: int = 2, mask_ratio: float = 0.5,
-                 frozen: bool = True, connector: str = 'linear', embed_dim: int = 1024, **kwargs) -> None:
+    def __init__(self, student_dims: int, patch_grid: Tuple[int, int] = (14, 14), *, num_views: int = 2,
+                 mask_ratio: float = 0.5, frozen: bool = True, connector: str = 'linear', embed_dim: int = 1024,
+                 **kwargs) -> None:
         check_views(num_views, mask_ratio)
         if connector not in self.CONNECTORS:
             raise UserInputError(f'Unknown connector {connector!r}; choose from {", ".join(self.CONNECTORS)}.')

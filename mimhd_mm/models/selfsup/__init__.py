@@ -1,5 +1,6 @@
 """Algorithms."""
+from .dmae import DMAE
 from .mimhd import MIMHD
 from .tinymim import TinyMIM
 
-__all__ = ['MIMHD', 'TinyMIM']
+__all__ = ['DMAE', 'MIMHD', 'TinyMIM']

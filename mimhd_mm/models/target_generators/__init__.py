@@ -1,4 +1,5 @@
 """Target generators: frozen teachers."""
 from .mae_teacher import MAETeacher
+from .masked_mae_teacher import MaskedMAETeacher
 
-__all__ = ['MAETeacher']
+__all__ = ['MAETeacher', 'MaskedMAETeacher']

@@ -4,6 +4,7 @@ from typing import Optional, Union
 import torch
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
+from mmpretrain.models import VisionTransformer
 from torch import Tensor
 
 from ...errors import UserInputError
@@ -43,12 +44,17 @@ class MAETeacher(BaseModule):
         self.arch = RelationViT.settings_of(arch)
         self.img_size = img_size
         self.patch_size = patch_size
+        self.block = block
         self.sha256: Optional[str] = None
-        self.encoder = RelationViT(
-            self.arch, img_size=img_size, patch_size=patch_size, relation_block=block, stop_at_relation=True)
+        self.encoder = self.build_encoder()
         self.requires_grad_(False)
         self.train(False)
         keep_out_of_checkpoints(self, lambda name: True)
+
+    def build_encoder(self) -> VisionTransformer:
+        """The encoder, as far as it is needed."""
+        return RelationViT(self.arch, img_size=self.img_size, patch_size=self.patch_size, relation_block=self.block,
+                           stop_at_relation=True)
 
     @property
     def relation_heads(self) -> int:
@@ -85,7 +91,7 @@ class MAETeacher(BaseModule):
         load_verified(self.encoder, tensors, file.path)
         self.sha256 = file.sha256
         print_log(f'Teacher: {file.path} ({file.source} layout, sha256 {file.sha256[:12]}), blocks 1 to '
-                  f'{self.encoder.relation_block} of {file.num_layers}.', logger='current')
+                  f'{self.block} of {file.num_layers}.', logger='current')
         return file
 
     def train(self, mode: bool = True) -> 'MAETeacher':

@@ -1,0 +1,28 @@
+# DMAE in miniature: the mini MAE teaches a student an eighth of its size, on Tiny ImageNet at 64 px.
+# Command: python tools/train.py configs/pretrain/mini/dmae_vit-micro-p8_1xb64-coslr-5e_tiny-imagenet-64px.py
+# Needs the teacher: configs/pretrain/mini/mae_vit-mini-p8_1xb64-coslr-20e_tiny-imagenet-64px.py first.
+# Images elsewhere: --cfg-options train_dataloader.dataset.data_root=DIR default_hooks.knn_probe.train.data_root=DIR \
+#     default_hooks.knn_probe.test.data_root=DIR
+_base_ = [
+    '../../_base_/models/dmae_vit-micro-p8.py',
+    '../../_base_/datasets/tiny-imagenet_64px.py',
+    '../../_base_/schedules/pretrain_mini.py',
+    '../../_base_/default_runtime.py',
+]
+
+param_scheduler = [
+    dict(type='LinearLR', start_factor=1e-3, by_epoch=True, begin=0, end=1, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', T_max=4, by_epoch=True, begin=1, end=5, convert_to_iter_based=True),
+]
+train_cfg = dict(max_epochs=5)
+
+# k-NN on a part of the labelled images, which training does not look at; tools/knn.py scores all of them.
+data_root = 'data/tiny-imagenet-200'
+probe_pipeline = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
+default_hooks = dict(
+    checkpoint=dict(interval=1),
+    teacher_file=dict(type='TeacherFileHook'),
+    knn_probe=dict(
+        type='KNNProbeHook', interval=5, max_train=6000, max_test=1000,
+        train=dict(type='TinyImageNet', data_root=data_root, split='train', pipeline=probe_pipeline),
+        test=dict(type='TinyImageNet', data_root=data_root, split='val', pipeline=probe_pipeline)))
