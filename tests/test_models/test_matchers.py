@@ -7,7 +7,7 @@ import torch
 from mimhd_mm.errors import UserInputError
 from mimhd_mm.models import (AttentionHeadMatcher, AverageHeadMatcher, OneToOneHeadMatcher, RelationDistillLoss,
                              SelectHeadMatcher)
-from mimhd_mm.models.matchers.attention_head_matcher import DESCRIPTORS, sinkhorn
+from mimhd_mm.models.matchers.attention_head_matcher import DESCRIPTORS, sample_descriptor, sinkhorn
 
 
 def relations(student_heads, teacher_heads, batch=3, tokens=9, scale=2.):
@@ -52,11 +52,25 @@ def test_literal_descriptor_is_uniform_for_ever_and_learns_nothing():
         optimizer.step()
 
 
-@pytest.mark.parametrize('descriptor', ['column', 'relation'])
+@pytest.mark.parametrize('descriptor', ['column', 'relation', 'sample'])
 def test_other_descriptors_tell_heads_and_images_apart(descriptor):
     matcher = AttentionHeadMatcher(3, 4, descriptor=descriptor)
     weight, _ = run(matcher, *relations(3, 4))
     assert weight.std(1).mean() > 1e-3 and weight.std(0).mean() > 1e-3
+
+
+def test_sample_descriptor_is_the_likeness_of_images_head_by_head():
+    relation = torch.rand(3, 2, 5, 5).softmax(-1)  # (B, M, N, N)
+    alike = torch.zeros(3, 2, 3)
+    for head in range(2):
+        for image in range(3):
+            for other in range(3):
+                alike[image, head, other] = torch.cosine_similarity(
+                    relation[image, head].flatten(), relation[other, head].flatten(), dim=0)
+    expected = alike - alike.mean(1, keepdim=True)
+    expected = expected / expected.norm(dim=-1, keepdim=True)
+    torch.testing.assert_close(sample_descriptor(relation), expected, rtol=1e-3, atol=1e-3)
+    assert torch.isfinite(sample_descriptor(relation[:1])).all()  # one image: nothing to compare with
 
 
 @pytest.mark.parametrize('descriptor', ['column', 'relation'])

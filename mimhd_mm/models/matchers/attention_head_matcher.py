@@ -4,6 +4,7 @@ from typing import Optional
 
 import torch
 import torch.nn.functional as F
+from einops import einsum
 from torch import Tensor, nn
 
 from ...errors import UserInputError
@@ -27,7 +28,18 @@ def relation_descriptor(relation: Tensor) -> Tensor:
     return F.normalize((relation - relation.mean(1, keepdim=True)).flatten(-2), dim=-1)
 
 
-DESCRIPTORS = {'mean': mean_descriptor, 'column': column_descriptor, 'relation': relation_descriptor}
+def sample_descriptor(relation: Tensor) -> Tensor:
+    """Which images of the batch a head finds alike, less the mean head's view of it: (B, M, N, N) to (B, M, B).
+
+    SemCKD's description of a layer, similarities between samples, taken head by head.
+    """
+    flat = F.normalize(relation.flatten(-2), dim=-1)  # (B, M, N N)
+    alike = einsum(flat, flat, 'b m f, c m f -> b m c')  # (B, M, B)
+    return F.normalize(alike - alike.mean(1, keepdim=True), dim=-1)
+
+
+DESCRIPTORS = {'mean': mean_descriptor, 'column': column_descriptor, 'relation': relation_descriptor,
+               'sample': sample_descriptor}
 
 
 def sinkhorn(logits: Tensor, iterations: int = 30) -> Tensor:
@@ -56,7 +68,8 @@ class AttentionHeadMatcher(HeadMatcher):
 
     ``S = F(R) F(R)^T`` describes each head of a network by its likeness to the others (eq. 4), one linear layer a
     network maps the rows of S to queries and keys (eq. 5), and their products give the weight (eq. 6).
-    Every image has its own weight, so results do not depend on how a batch is spread over processes.
+    Every image has its own weight, so results do not depend on how a batch is spread over processes (but for
+    ``descriptor='sample'``).
 
     The paper leaves two things open that decide whether this works. Its F, the mean over N x N, is the constant
     1 / N, so that S and the weight never leave their uniform start; and a weight that is free to minimise the loss
@@ -68,8 +81,8 @@ class AttentionHeadMatcher(HeadMatcher):
         student_heads (int): M2.
         teacher_heads (int): M1.
         descriptor (str): F. ``'mean'`` as printed (uniform for ever), ``'column'`` (attention each token receives,
-            less the mean head's, normalised) or ``'relation'`` (the whole relation, likewise). Defaults to
-            ``'column'``.
+            less the mean head's, normalised), ``'relation'`` (the whole relation, likewise) or ``'sample'`` (which
+            images of the batch a head finds alike, after SemCKD, likewise). Defaults to ``'column'``.
         balance (str, optional): What keeps the weight from collapsing. None as printed; ``'sinkhorn'`` gives every
             teacher head the same total; ``'penalty'`` adds ``KL(column mass || uniform)`` to the loss;
             ``'transport'`` leaves the projections out and takes the balanced weight of least distance, i.e. entropic
