@@ -52,6 +52,24 @@ def test_reconstruction_alone_reaches_the_student_through_the_frozen_decoder(bui
     assert all(layer.attn.qkv.weight.grad.abs().sum() > 0 for layer in model.backbone.layers)
 
 
+def test_activation_checkpointing_changes_no_gradient(build_mimhd):
+    """The blocks that README names for small GPUs: all but the tapped one of the student, and the decoder's."""
+    from mmengine.runner.activation_checkpointing import turn_on_activation_checkpointing
+    inputs, gradients = images(), []
+    for names in ([], ['backbone.layers.0', 'backbone.layers.1', 'neck.decoder_blocks.0', 'neck.decoder_blocks.1']):
+        torch.manual_seed(1)
+        model = build_mimhd(backbone=dict(drop_path_rate=0.3))
+        if names:
+            turn_on_activation_checkpointing(model, names)
+        model.train()
+        torch.manual_seed(2)
+        sum(model(inputs, mode='loss').values()).backward()
+        gradients.append({name: value.grad for name, value in model.named_parameters() if value.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, value in gradients[0].items():
+        torch.testing.assert_close(value, gradients[1][name], msg=name)
+
+
 def test_teacher_is_in_eval_and_unchanged_after_a_step(build_mimhd):
     model = build_mimhd()
     before = copy.deepcopy(dict(model.target_generator.named_parameters()))
