@@ -1,0 +1,60 @@
+"""Call this project's tools as processes of their own and show their progress."""
+import collections
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import List, Optional
+
+from ..errors import UserInputError
+
+#: what mmengine logs of training, by epochs or by iterations
+PROGRESS = re.compile(r'(Epoch|Iter)\(train\)\s+\[\s*(\d+)[\]/].*?eta: (\S+(?: days?, \S+)?).*?\sloss: (\S+)')
+KEPT_LINES = 30
+
+
+def project_root() -> Path:
+    """The folder that holds ``tools`` and ``configs``: the repository, or what an installation keeps of it."""
+    repository = Path(__file__).resolve().parents[2]
+    return repository if (repository / 'tools' / 'train.py').is_file() else repository / 'mimhd_mm' / '.mim'
+
+
+def tool_command(tool: str, *arguments) -> List[str]:
+    """The command that calls ``tools/<tool>``, a Python or a shell file, with the running interpreter."""
+    starter = ['bash'] if tool.endswith('.sh') else [sys.executable, '-u']
+    return [*starter, str(project_root() / 'tools' / tool), *map(str, arguments)]
+
+
+def call_tool(tool: str, *arguments, total: Optional[int] = None) -> None:
+    """Run a tool, print its command, and of its output the progress of training; the last lines where it fails.
+
+    Args:
+        tool (str): Path below ``tools``.
+        *arguments: Of the tool.
+        total (int, optional): Epochs or iterations of the training, for the progress. Defaults to None.
+
+    Raises:
+        UserInputError: If the tool ends with another status than 0; with its own sentence where it gave one.
+    """
+    command = tool_command(tool, *arguments)
+    print('$ ' + shlex.join(['python' if part == sys.executable else part for part in command if part != '-u']),
+          flush=True)
+    last = collections.deque(maxlen=KEPT_LINES)
+    paths = [str(project_root()), os.environ.get('PYTHONPATH')]
+    environment = dict(os.environ, PYTHON=sys.executable, PYTHONWARNINGS='ignore',
+                       PYTHONPATH=os.pathsep.join(filter(None, paths)))
+    with subprocess.Popen(command, env=environment, text=True, errors='replace', stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT) as process:
+        for line in process.stdout:
+            last.append(line)
+            match = PROGRESS.search(line)
+            if match:
+                unit, number, eta, loss = match.groups()
+                of = '' if total is None else f'/{total}'
+                print(f'   {unit.lower()} {number:>3}{of}   loss {loss}   {eta} to go', flush=True)
+    if process.returncode:
+        sys.stderr.writelines(line for line in last if not line.startswith('error: '))
+        errors = [line[len('error: '):].strip() for line in last if line.startswith('error: ')]
+        raise UserInputError((errors or [f'tools/{tool} ended with status {process.returncode}; see above.'])[-1])
