@@ -5,6 +5,8 @@ import pytest
 from PIL import Image
 
 from mimhd_mm.datasets import TinyImageNet
+from mimhd_mm.engine.loading import list_images
+from mimhd_mm.engine.preflight import check_image_folder
 from mimhd_mm.errors import UserInputError, root_cause
 from mimhd_mm.registry import DATASETS
 
@@ -102,3 +104,13 @@ def test_the_sentence_survives_the_registry(tmp_path):
     with pytest.raises(Exception) as caught:
         DATASETS.build(dict(type='TinyImageNet', data_root=str(tmp_path), split='train'))
     assert str(root_cause(caught.value)).startswith("No folder")
+
+
+def test_linked_class_folders_are_followed(image_folder, tmp_path):
+    """A part of a large data set is often a folder of links to its class folders."""
+    for split in ('train', 'val'):
+        (tmp_path / split).mkdir()
+        for folder in image_folder.iterdir():
+            (tmp_path / split / folder.name).symlink_to(folder, target_is_directory=True)
+    check_image_folder('train_dataloader.dataset', dict(data_root=str(tmp_path), split='train'))
+    assert len(TinyImageNet(tmp_path, split='val', pipeline=[])) == len(list_images(tmp_path / 'val')) == 32

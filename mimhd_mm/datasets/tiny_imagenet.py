@@ -6,6 +6,7 @@ from mmpretrain.datasets import CustomDataset
 
 from ..errors import UserInputError
 from ..registry import DATASETS
+from .image_files import IMAGE_SUFFIXES, image_files
 
 
 @DATASETS.register_module()
@@ -66,11 +67,10 @@ class TinyImageNet(CustomDataset):
             pairs = [line.split('\t')[:2] for line in annotations.read_text().splitlines() if line.strip()]
             samples = [(root / 'images' / name, wnid) for name, wnid in pairs]
         else:
-            samples = [(path, path.relative_to(root).parts[0]) for path in sorted(root.rglob('*'))
-                       if path.is_file() and self.is_valid_file(path.name)]
+            samples = [(path, path.relative_to(root).parts[0]) for path in sorted(image_files(root))]
         if not samples:
             raise UserInputError(
-                f'No image in {str(root)!r}; expected {", ".join(sorted(self.extensions))} files in class folders.')
+                f'No image in {str(root)!r}; expected {", ".join(IMAGE_SUFFIXES)} files in class folders.')
 
         index = {wnid: label for label, wnid in enumerate(self.CLASSES)}
         unknown = sorted({wnid for _, wnid in samples} - set(index))

@@ -14,13 +14,13 @@ from mmpretrain.models import VisionTransformer
 from PIL import Image
 from torch import Tensor, nn
 
+from ..datasets.image_files import IMAGE_SUFFIXES, image_files
 from ..errors import UserInputError
 from ..models import MAETeacher
 from ..models.mae_files import load_verified, read_mae_file, read_tensors, resize_positions
 from ..registry import DATASETS, MODELS, TRANSFORMS
 from ..states import kept_random_states
 from .launch import read_config_file
-from .preflight import IMAGE_SUFFIXES
 
 
 def read_config(path: Union[str, Path]) -> Config:
@@ -165,7 +165,7 @@ def list_images(folder: Union[str, Path]) -> List[Path]:
     Raises:
         UserInputError: If there is none.
     """
-    paths = sorted(path for path in Path(folder).rglob('*') if path.suffix.lower() in IMAGE_SUFFIXES)
+    paths = sorted(image_files(folder))
     if not paths:
         raise UserInputError(f'No image in {str(folder)!r} or below; give a folder with {", ".join(IMAGE_SUFFIXES)} '
                              f'files.')

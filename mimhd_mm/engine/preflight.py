@@ -6,11 +6,11 @@ import torch
 from mmengine.config import Config
 from PIL import Image, UnidentifiedImageError
 
+from ..datasets.image_files import IMAGE_SUFFIXES, image_files
 from ..datasets.segmentation_check import check_segmentation_config
 from ..errors import UserInputError
 from .pretrained import check_class_count, check_pretrained
 
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')
 GPU_WRAPPERS = ('AmpOptimWrapper', 'ApexOptimWrapper')
 
 
@@ -81,7 +81,7 @@ def check_image_folder(key: str, dataset: dict, advice: Optional[str] = None) ->
     if not folder.is_dir():
         advice = advice or f'point it at your images with --cfg-options {key}.data_root=FOLDER'
         raise UserInputError(f'{key}: no folder {str(folder)!r}; {advice}.')
-    first = next((path for path in folder.rglob('*') if path.suffix.lower() in IMAGE_SUFFIXES), None)
+    first = next(image_files(folder), None)
     if first is None:
         raise UserInputError(f'{key}: no image in {str(folder)!r} or below; expected {", ".join(IMAGE_SUFFIXES)}.')
     try:
