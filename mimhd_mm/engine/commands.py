@@ -1,5 +1,7 @@
-"""Call this project's tools as processes of their own and show their progress."""
+"""Call this project's tools as processes of their own and show their progress; write what they leave in one go."""
 import collections
+import contextlib
+import json
 import os
 import re
 import shlex
@@ -57,4 +59,23 @@ def call_tool(tool: str, *arguments, total: Optional[int] = None) -> None:
     if process.returncode:
         sys.stderr.writelines(line for line in last if not line.startswith('error: '))
         errors = [line[len('error: '):].strip() for line in last if line.startswith('error: ')]
-        raise UserInputError((errors or [f'tools/{tool} ended with status {process.returncode}; see above.'])[-1])
+        said = next((line.strip() for line in reversed(last) if line.strip()), 'nothing')
+        errors = errors or [f'tools/{tool} ended with status {process.returncode}; its last line: {said}']
+        raise UserInputError(errors[-1])
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file that is there whole or not at all, whatever happens to the process."""
+    temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def logged(work_dir: Path) -> List[dict]:
+    """What mmengine logged of a run as scalars, in order; a line that was cut short with the process is left out."""
+    entries = []
+    for file in sorted(work_dir.glob('*/vis_data/scalars.json')):
+        for line in file.read_text().splitlines():
+            with contextlib.suppress(json.JSONDecodeError):
+                entries.append(json.loads(line))
+    return entries

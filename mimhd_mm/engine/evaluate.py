@@ -16,7 +16,7 @@ from ..errors import UserInputError
 from ..evaluation import KNNProbe
 from ..models.mae_files import read_mae_file
 from ..registry import DATASETS
-from .commands import call_tool
+from .commands import call_tool, logged, write_atomically
 from .evaluate_config import METRICS, Options, Student, config_text, sha256_of_text
 from .evaluate_inputs import check_folder, check_options, read_students
 from .evaluate_table import environment, write_table
@@ -142,7 +142,7 @@ def execute(run: Run, options: Options) -> dict:
     """
     start, config = time.time(), run.folder / 'config.py'
     run.folder.mkdir(parents=True, exist_ok=True)
-    config.write_text(run.text)
+    write_atomically(config, run.text)
     resume = ['--resume'] if (run.folder / 'run' / 'last_checkpoint').is_file() else []
     if run.task == 'knn':
         score = score_knn(run)
@@ -156,9 +156,7 @@ def execute(run: Run, options: Options) -> dict:
     result = dict(**run.identity, score=score, seconds=round(time.time() - start, 1), resumed=bool(resume),
                   settings=options.settings.name, shorten=options.shorten, seed=options.seed, gpus=options.gpus,
                   amp=options.amp, environment=environment())
-    file = run.folder / 'result.json.part'
-    file.write_text(json.dumps(result, indent=2) + '\n')
-    file.replace(run.folder / 'result.json')
+    write_atomically(run.folder / 'result.json', json.dumps(result, indent=2) + '\n')
     return result
 
 
@@ -169,9 +167,7 @@ def last_score(run: Run) -> float:
         UserInputError: If the logs have none.
     """
     key = METRICS[run.task]
-    lines = [json.loads(line) for file in sorted(run.folder.glob('run/*/vis_data/scalars.json'))
-             for line in file.read_text().splitlines()]
-    scores = [line[key] for line in lines if key in line and line['step'] == run.length]
+    scores = [line[key] for line in logged(run.folder / 'run') if key in line and line['step'] == run.length]
     if not scores:
         raise UserInputError(f'The run in {str(run.folder)!r} was stopped in its last evaluation; remove that folder '
                              f'and call this again.')
