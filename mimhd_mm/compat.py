@@ -1,4 +1,5 @@
 """What this package asks of the stack below it: versions, config look-up, safe loading."""
+import argparse
 import pickle
 from typing import Any
 
@@ -93,7 +94,9 @@ class _RestrictedPickle:
 
 
 def register_safe_globals() -> None:
-    """Allow the harmless types that mmengine's checkpoints hold when tensors alone are unpickled.
+    """Allow the harmless types that checkpoints hold when tensors alone are unpickled.
+
+    Of mmengine's, and the options that MAE, DINO, CAE and TinyMIM keep beside the weights, an object without code.
 
     Without them ``torch.load(weights_only=True)`` refuses any checkpoint whose message hub has seen a numpy
     scalar (mmseg's metrics leave some), and mmengine then falls back to unpickling whatever is in the file.
@@ -104,7 +107,7 @@ def register_safe_globals() -> None:
     core = np._core if hasattr(np, '_core') else np.core
     dtypes = {type(np.dtype(kind)) for kind in ('f2', 'f4', 'f8', 'i4', 'i8', 'u1', 'u4', '?')}
     torch.serialization.add_safe_globals([
-        HistoryBuffer, np.dtype, np.ndarray, core.multiarray.scalar, core.multiarray._reconstruct, *dtypes,
+        argparse.Namespace, HistoryBuffer, np.dtype, np.ndarray, core.multiarray.scalar, core.multiarray._reconstruct, *dtypes,
         (_history_buffer_method, 'builtins.getattr')])
 
 

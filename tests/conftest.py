@@ -15,7 +15,7 @@ from PIL import Image
 import mimhd_mm  # noqa: F401
 from mimhd_mm.registry import MODELS
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)  # networks are tiny: more threads wait for each other
 
 STUDENT = dict(embed_dims=24, num_layers=3, num_heads=3, feedforward_channels=48)
 TEACHER = dict(embed_dims=48, num_layers=4, num_heads=4, feedforward_channels=96)

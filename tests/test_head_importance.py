@@ -10,6 +10,7 @@ from mimhd_mm.evaluation.head_importance import (choose_measure, confidence, con
 from mimhd_mm.evaluation.teacher_doctor import build_mae as mae_of_file
 from mimhd_mm.models import MAETeacher, SelectHeadMatcher
 from mimhd_mm.models.mae_files import read_mae_file
+from mimhd_mm.models.mae_files import sha256_of
 from mimhd_mm.models.matchers.head_matchers import most_important
 from .conftest import SIZE, TEACHER, build_mae
 
@@ -157,3 +158,16 @@ def test_unusable_files(tmp_path, content, message):
 def test_heads_that_are_neither_a_list_nor_a_file():
     with pytest.raises(UserInputError, match='needs 3 teacher heads between 0 and 3, one a student head, .* heads=2'):
         SelectHeadMatcher(3, 4, heads=2)
+
+
+def test_a_ranking_of_another_teacher_is_refused_when_the_teacher_is_loaded(build_mimhd, teacher_file, tmp_path):
+    """It would fit: blocks of one network, and networks of one size, have as many heads."""
+    path, ranking = tmp_path / 'heads.json', dict(importance=[.2, .3, .1, .9], sha256=sha256_of(teacher_file), block=3)
+    matcher = dict(type='SelectHeadMatcher', heads=str(path))
+    path.write_text(json.dumps(ranking))
+    model = build_mimhd(head=dict(type='RelationDistillHead', matcher=matcher))
+    assert model.head.matchers['qk'].heads.tolist() == [3, 1, 0]
+    for change, found in ((dict(block=2), 'block=2, but this one has 3'), (dict(sha256='f' * 64), 'sha256=ffffffffffff')):
+        path.write_text(json.dumps({**ranking, **change}))
+        with pytest.raises(UserInputError, match=found):
+            build_mimhd(head=dict(type='RelationDistillHead', matcher=matcher))

@@ -31,7 +31,7 @@ def parse_args(argv, settings: dict) -> argparse.Namespace:
     parser.add_argument('--shorten', type=float, default=1., metavar='FACTOR',
                         help='train for this part of the length of the configs, 0 < FACTOR <= 1 (default 1)')
     parser.add_argument('--seed', type=int, default=0, help='of every run (default 0)')
-    parser.add_argument('--amp', action='store_true', help='mixed precision: fp16 on a GPU, bf16 on a CPU')
+    parser.add_argument('--amp', action='store_true', help='mixed precision, of the type that configs name')
     return parser.parse_args(argv)
 
 

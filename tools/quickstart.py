@@ -32,6 +32,7 @@ STUDENT = CONFIGS / 'pretrain/mini/mimhd_vit-demo-student-p4_1xb64-coslr-15e_mni
 SEGMENTOR = CONFIGS / 'segmentation/mini/mimhd-vit-demo-student-p4_upernet_1xb32-300_digit-scenes-32x32.py'
 DEFAULT_MINUTES = 12.
 OVERHEAD_MINUTES = 1.2  # starting the tools, data, scores and pictures
+MARK = '.mimhd_mm_quickstart'  # in a folder that belongs to the demo
 LEAST = dict(epoch=1, iter=10)  # length of a training, however short the demo
 VALIDATION_SHARE = 0.2
 PICTURED = 6  # scenes in segmentation.png
@@ -57,7 +58,7 @@ def parse_args(argv=None) -> argparse.Namespace:
 def main(argv=None) -> None:
     args = parse_args(argv)
     start = time.time()
-    out = Path(args.out).resolve()
+    out = own_folder(Path(args.out).resolve())
     data = out / 'mnist'
 
     say('1/7  5,000 digits of MNIST as 32 px images')
@@ -111,6 +112,17 @@ def main(argv=None) -> None:
           f"tools/dist_train.sh CONFIG GPUS.")
 
 
+def own_folder(out: Path) -> Path:
+    """Make the demo's folder; one that holds anything else is left alone, for parts of it are removed and made anew."""
+    mark = out / MARK
+    if out.is_dir() and any(out.iterdir()) and not mark.is_file():
+        sys.exit(f'error: --out {str(out)!r} holds files that are not of this demo; name a folder that does not exist '
+                 f'yet.')
+    out.mkdir(parents=True, exist_ok=True)
+    mark.touch()
+    return out
+
+
 def say(text: str) -> None:
     print(f'\n== {text}', flush=True)
 
@@ -150,6 +162,7 @@ def write_scenes(digits: Path, folder: Path) -> None:
     if newer(done, digits / 'complete'):
         print(f'there already: {folder}')
         return
+    shutil.rmtree(folder, ignore_errors=True)  # of other digits, or cut short
     try:
         project('mimhd_mm.datasets.digit_scenes').write_digit_scenes(digits, folder)
     except ValueError as error:  # UserInputError is one

@@ -2,7 +2,6 @@
 
 The sizes, numbers and grey levels below are our choice.
 """
-import shutil
 from pathlib import Path
 from typing import List, Tuple, Union
 
@@ -32,17 +31,18 @@ def write_digit_scenes(digits: Union[str, Path], folder: Union[str, Path], num_t
 
     Args:
         digits (str | Path): Folder with ``train/<digit>/*.png`` and ``val/<digit>/*.png``, white on black.
-        folder (str | Path): Where the scenes go; what is there is removed.
+        folder (str | Path): Where the scenes go; must not exist, or be empty.
         num_train (int): Training scenes. Defaults to 400.
         num_val (int): Validation scenes. Defaults to 100.
         seed (int): Defaults to 0.
 
     Raises:
-        UserInputError: If a digit has no image in one of the splits.
+        UserInputError: If a digit has no image in one of the splits, or the folder holds something.
     """
     digits, folder = Path(digits), Path(folder)
     splits = [(target, [read_digits(digits / source / str(digit)) for digit in range(10)]) for source, target in SPLITS]
-    shutil.rmtree(folder, ignore_errors=True)
+    if folder.is_dir() and any(folder.iterdir()):
+        raise UserInputError(f'{str(folder)!r} is not empty and is left as it is; name another folder for the scenes.')
     for index, ((split, glyphs), number) in enumerate(zip(splits, (num_train, num_val))):
         random = np.random.default_rng([seed, index])
         images, annotations = folder / 'images' / split, folder / 'annotations' / split

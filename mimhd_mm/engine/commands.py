@@ -79,3 +79,10 @@ def logged(work_dir: Path) -> List[dict]:
             with contextlib.suppress(json.JSONDecodeError):
                 entries.append(json.loads(line))
     return entries
+
+
+def last_checkpoint(folder: Path) -> Optional[Path]:
+    """The last checkpoint that was written to its end, which mmengine notes afterwards; the note may be cut short."""
+    note = folder / 'last_checkpoint'
+    saved = folder / Path(note.read_text().strip()).name if note.is_file() else folder
+    return saved if saved.is_file() else None

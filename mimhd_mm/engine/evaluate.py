@@ -16,7 +16,7 @@ from ..errors import UserInputError
 from ..evaluation import KNNProbe
 from ..models.mae_files import read_mae_file
 from ..registry import DATASETS
-from .commands import call_tool, logged, write_atomically
+from .commands import call_tool, last_checkpoint, logged, write_atomically
 from .evaluate_config import METRICS, Options, Student, config_text, sha256_of_text
 from .evaluate_inputs import check_folder, check_options, read_students
 from .evaluate_table import environment, write_table
@@ -143,17 +143,17 @@ def execute(run: Run, options: Options) -> dict:
     start, config = time.time(), run.folder / 'config.py'
     run.folder.mkdir(parents=True, exist_ok=True)
     write_atomically(config, run.text)
-    resume = ['--resume'] if (run.folder / 'run' / 'last_checkpoint').is_file() else []
+    saved = last_checkpoint(run.folder / 'run')
     if run.task == 'knn':
         score = score_knn(run)
     else:
-        arguments = [*resume, *(['--amp'] if options.amp else [])]
+        arguments = [*(['--resume', saved] if saved else []), *(['--amp'] if options.amp else [])]
         if options.gpus > 1:
             call_tool('dist_train.sh', config, options.gpus, *arguments, total=run.length)
         else:
             call_tool('train.py', config, *arguments, total=run.length)
         score = last_score(run)
-    result = dict(**run.identity, score=score, seconds=round(time.time() - start, 1), resumed=bool(resume),
+    result = dict(**run.identity, score=score, seconds=round(time.time() - start, 1), resumed=bool(saved),
                   settings=options.settings.name, shorten=options.shorten, seed=options.seed, gpus=options.gpus,
                   amp=options.amp, environment=environment())
     write_atomically(run.folder / 'result.json', json.dumps(result, indent=2) + '\n')

@@ -88,12 +88,14 @@ class Student:
         path (str, optional): The checkpoint; None for the network before any training.
         sha256 (str, optional): Its hash, in hexadecimal.
         heads (list[int], optional): Of each block; None where the file does not tell.
+        layer_scale (bool): Whether its blocks scale their outputs, as CAE's do. Defaults to False.
     """
     name: str
     width: int
     path: Optional[str] = None
     sha256: Optional[str] = None
     heads: Optional[List[int]] = None
+    layer_scale: bool = False
 
 
 def config_text(base: Config, student: Student, task: str, folder: Path, options: Options) -> str:
@@ -126,12 +128,14 @@ def config_text(base: Config, student: Student, task: str, folder: Path, options
 
 
 def backbone_changes(base: Config, student: Student) -> dict:
-    """Where ``model.backbone`` starts from, and its head counts where they are not those of the config."""
-    init_cfg = student.path and dict(type='Pretrained', prefix='backbone.', checkpoint=student.path)
+    """Where ``model.backbone`` starts from, and what of its network is not as in the config."""
+    changes = dict(init_cfg=student.path and dict(type='Pretrained', prefix='backbone.', checkpoint=student.path))
     arch = RelationViT.settings_of(base.model.backbone.arch)
-    if student.heads in (None, [arch['num_heads']] * arch['num_layers']):
-        return dict(init_cfg=init_cfg)
-    return dict(init_cfg=init_cfg, layer_cfgs=[dict(num_heads=number) for number in student.heads])
+    if student.heads not in (None, [arch['num_heads']] * arch['num_layers']):
+        changes['layer_cfgs'] = [dict(num_heads=number) for number in student.heads]
+    if student.layer_scale:
+        changes['layer_scale_init_value'] = 1.  # makes the parameters; the file fills them
+    return changes
 
 
 def classification_changes(base: Config, options: Options) -> dict:

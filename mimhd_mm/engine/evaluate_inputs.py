@@ -60,7 +60,8 @@ def read_students(options: Options) -> List[Student]:
         if name in [student.name for student in students]:
             raise UserInputError(f'Two checkpoints would both be called {name!r}, by folder and file; evaluate '
                                  f'{checkpoint!r} in a --work-dir of its own.')
-        students.append(Student(name, file.embed_dims, str(path), file.sha256, heads))
+        scaled = any('.gamma' in key for key in file.encoder)
+        students.append(Student(name, file.embed_dims, str(path), file.sha256, heads, scaled))
         counts = ' and '.join(map(str, sorted(set(heads)))) + ' heads' if heads else "the config's head count"
         print(f'{name}: {file.embed_dims} wide, {file.num_layers} blocks, {counts}, {file.num_patches} patches of '
               f'{file.patch_size} px')

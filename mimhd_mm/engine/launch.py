@@ -21,7 +21,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('config', help='config file')
     parser.add_argument('--work-dir', help='folder for logs and checkpoints; default work_dirs/<config name>')
     parser.add_argument('--amp', action='store_true',
-                        help='mixed precision: fp16 with loss scaling on a GPU, bf16 on a CPU')
+                        help='mixed precision: of the type that the config names, else fp16, on a GPU; bf16 on a CPU')
     parser.add_argument('--no-pin-memory', action='store_true', help='set pin_memory=False in every dataloader')
     parser.add_argument('--no-persistent-workers', action='store_true',
                         help='set persistent_workers=False in every dataloader')

@@ -20,6 +20,7 @@ from .evaluate_inputs import check_architecture, read_students
 from .launch import use_amp
 from .loading import build_untrained
 from .preflight import check_config, check_image_folder
+from .pretrained import check_pretrained
 from .table_plan import Run, TableOptions, pretraining_datasets, read_base
 
 
@@ -105,7 +106,11 @@ def check_run(run: Run, options: TableOptions) -> None:
     """
     asked = evaluation_options(run, options.tasks[0], options)
     if run.cfg is None:
-        read_students(asked)
+        student, = read_students(asked)
+        for task in options.tasks:
+            path = asked.settings.configs[student.width]['linear' if task == 'knn' else task]
+            check_pretrained(Config.fromstring(config_text(read_base(path), student, task, run.folder,
+                                                           evaluation_options(run, task, options)), '.py'))
     else:
         for key, dataset in pretraining_datasets(run.cfg):
             check_image_folder(key, dataset, 'name the folder of the images with --pretrain-root')
@@ -165,7 +170,7 @@ def check_teacher(run: Run) -> None:
     teacher = run.cfg.model.get('target_generator')
     if not teacher or Path(teacher.get('checkpoint') or '').is_file():
         return
-    config = Path(re.search(r"^_base_ = '(.+)'$", run.text, re.M)[1])
+    config = run.base
     needed = re.search(r'^# Needs the teacher: (\S+\.py)', config.read_text(), re.M)
     advice = f'train it with {needed[1]}' if needed else f'use {FILES_WITH_DECODER}'
     raise UserInputError(f"The teacher's file {str(teacher.get('checkpoint'))!r} of {config.name} is not there; "

@@ -68,12 +68,14 @@ class Run:
             several rows or tables are one, and different ones never meet.
         text (str, optional): The config as it is written; None where weights are imported.
         cfg (Config, optional): The same, read.
+        base (Path, optional): The row's config, which it inherits.
         imported (Path, optional): The file of imported weights.
     """
     seed: int
     folder: Path
     text: Optional[str] = None
     cfg: Optional[Config] = None
+    base: Optional[Path] = None
     imported: Optional[Path] = None
 
     @property
@@ -126,7 +128,7 @@ def plan_pretraining(source: dict, options: TableOptions, seed: int) -> Run:
     words = [path.stem, *changed, f's{seed}', hashlib.sha256(identity.encode()).hexdigest()[:10]]
     folder = runs_folder(options) / re.sub(r'[^\w.=-]', '', '-'.join(words))
     cfg.work_dir = (folder / 'pretrain').as_posix()
-    return Run(seed, folder, f'{body}work_dir = {cfg.work_dir!r}\n', cfg)
+    return Run(seed, folder, f'{body}work_dir = {cfg.work_dir!r}\n', cfg, path)
 
 
 def pretraining_text(path: Path, base: Config, row_options: dict, options: TableOptions, seed: int) -> str:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Dict, Iterator, List, Tuple
 
 from ..errors import UserInputError
+from .table_plan import read_base
 from .tables import Row, Table, options_text
 
 BEGIN = '<!-- begin: written by python tools/benchmarks/run_table.py --readme -->'
@@ -67,8 +68,11 @@ def downstream_part(configs: Path, tables: Dict[str, Table]) -> str:
     lines = ['## After pre-training', '',
              '| method, size, data | fine-tuning | linear probe | segmentation |', '| --- | --- | --- | --- |']
     for method, size, data in students(tables):
-        finetuned = sorted((configs / 'finetune').rglob(f'vit-{size}-p*_{method}-*-pre_*_{data}.py'))
-        segmented = sorted((configs / 'segmentation').rglob(f'{method}-vit-{size}*_upernet_*.py'))
+        own = re.compile(rf'/{method}_vit-{size}-\S*_{data}/epoch_\d+\.pth')  # what a row's run leaves
+        finetuned, segmented = ([path for path in sorted((configs / kind).rglob(pattern)) if own.search(
+            read_base(path).model.backbone.init_cfg.checkpoint)] for kind, pattern in (
+                ('finetune', f'vit-{size}-p*_{method}-*-pre_*_{data}.py'),
+                ('segmentation', f'{method}-vit-{size}*_upernet_*.py')))
         kinds = ([path for path in finetuned if '-linear-' not in path.name],
                  [path for path in finetuned if '-linear-' in path.name], segmented)
         cells = ['<br>'.join(link(path.relative_to(configs)) for path in kind) or '–' for kind in kinds]

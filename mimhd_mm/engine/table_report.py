@@ -110,9 +110,13 @@ def summary(values: Sequence[float]) -> Optional[dict]:
 
 def describe(rows: List[dict], options: TableOptions, command: str) -> Dict[str, str]:
     """What the numbers were computed with."""
-    def used(key: str) -> str:
-        texts = (environment[key] for row in rows for run in row['runs'] for environment in run['environments'])
-        return '; '.join(dict.fromkeys(texts)) or 'nothing has been run'
+    def used(key: str, by_row: bool = False) -> str:
+        texts = {row['number']: '; '.join(dict.fromkeys(
+            environment[key] for run in row['runs'] for environment in run['environments'])) for row in rows}
+        kinds = list(dict.fromkeys(filter(None, texts.values())))
+        if by_row and len(kinds) > 1:
+            return ', '.join(f'row {number} {text}' for number, text in texts.items() if text)
+        return '; '.join(kinds) or 'nothing has been run'
 
     hours = ', '.join(f'row {row["number"]} {row["hours"]:.2f}' + (' after being resumed' if row['resumed'] else '')
                       for row in rows if row['hours'])
@@ -120,12 +124,13 @@ def describe(rows: List[dict], options: TableOptions, command: str) -> Dict[str,
         'trainings at the full length of their configs'
     return {
         'numbers': 'percent; k-NN, linear and fine-tuned are top-1 of the validation images; mean ± sample standard '
-                   'deviation over n seeds; of each training the last evaluation, not the best',
+                   'deviation over n seeds; of each training the last evaluation, not the best; a student without '
+                   'reconstruction keeps an untrained last projection and MLP, which k-NN and linear look at',
         'command': f'`{command}`',
         'seeds': ', '.join(map(str, range(options.seeds))),
         'settings': f'{options.kind}, {length}, {options.gpus} process(es) a training, learning rates scaled to the '
                     'batch' + (', --amp' if options.amp else ''),
-        'device': used('device'), 'versions': used('versions'), 'commit': used('commit'),
+        'device': used('device'), 'versions': used('versions'), 'commit': used('commit', by_row=True),
         'hours of pre-training and evaluation, all seeds together': hours or 'nothing has been run'}
 
 

@@ -11,7 +11,7 @@ from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 import torch
 
 from ..errors import UserInputError, root_cause
-from .commands import call_tool, logged, write_atomically
+from .commands import call_tool, last_checkpoint, logged, write_atomically
 from .evaluate import evaluate
 from .evaluate_config import Options, shipped_settings
 from .evaluate_inputs import check_options
@@ -50,6 +50,11 @@ def run_table(table: Table, numbers: Optional[Sequence[int]], options: TableOpti
             if row.number in chosen:
                 raise
             plans[row.number] = []
+        if numbers and row.number in chosen and not plans[row.number]:
+            source = row.sources.get(options.kind)
+            raise UserInputError(f'Row {row.number} of {table.name} cannot be run: ' + (
+                f'no file {source["checkpoint"]!r}; write it with tools/model_converters/vit_to_mmpretrain.py.'
+                if source else 'it has no miniature; leave --mini out or choose other --rows.'))
     if options.heads and not any(selects_heads(run.cfg) for number in chosen for run in plans[number] if run.cfg):
         raise UserInputError(f'--heads is for rows with a SelectHeadMatcher, and none of the rows '
                              f'{", ".join(map(str, chosen))} of {table.name} has one; leave it out.')
@@ -155,13 +160,6 @@ def pretrain(run: Run, options: TableOptions) -> None:
     write_atomically(done, json.dumps(dict(
         epochs=epochs, seconds=round(time.time() - start, 1), resumed=bool(saved),
         logged=last_figures(Path(run.cfg.work_dir)), environment=environment()), indent=2) + '\n')
-
-
-def last_checkpoint(folder: Path) -> Optional[Path]:
-    """The last checkpoint that was written to its end, which mmengine notes afterwards; the note may be cut short."""
-    note = folder / 'last_checkpoint'
-    saved = folder / Path(note.read_text().strip()).name if note.is_file() else folder
-    return saved if saved.is_file() else None
 
 
 def last_figures(folder: Path) -> Dict[str, float]:

@@ -1,5 +1,4 @@
 """Vision transformers of other projects: recognise the layout of a file and name its tensors as mmpretrain does."""
-import argparse
 import json
 import re
 from collections import Counter
@@ -154,9 +153,6 @@ def read_vit_file(path: Union[str, Path], layout: str = 'auto', num_heads: Optio
             a [class] token cannot; or if the heads do not divide the width.
     """
     path = Path(path) / 'model.safetensors' if Path(path).is_dir() else Path(path)
-    if hasattr(torch.serialization, 'add_safe_globals'):  # torch >= 2.4
-        # DINO, CAE and TinyMIM keep the options of their run beside the weights: an object with attributes and no code
-        torch.serialization.add_safe_globals([argparse.Namespace])
     content = read_content(path)
     place, others = '', {}
     if isinstance(content, dict) and isinstance(content.get('teacher'), dict):

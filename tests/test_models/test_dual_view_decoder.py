@@ -6,7 +6,7 @@ from mmpretrain.models.necks import MAEPretrainDecoder
 from mimhd_mm.errors import UserInputError
 from mimhd_mm.models import DualViewMAEDecoder
 from mimhd_mm.models.mae_files import read_mae_file
-from mimhd_mm.models.views import draw_views
+from mimhd_mm.models.views import draw_views, merge
 
 from ..conftest import DECODER
 
@@ -31,6 +31,66 @@ def test_equals_two_calls_of_the_plain_decoder(teacher_file):
         patches = torch.gather(tokens[:, 1:], 1, order[:, :8, None].expand(-1, -1, 48))
         expected = plain(torch.cat([tokens[:, :1], patches], 1), order.argsort(dim=1))
         torch.testing.assert_close(ours[v], expected, rtol=1e-4, atol=1e-5)
+
+
+def plain_predictions(neck, tokens, masks):
+    """Eqs. 8 and 9 as they are written: each view by itself, through every layer, with every token: (V, B, N, P)."""
+    views, embedded = [], neck.decoder_embed(neck.connector(tokens))
+    for hidden in masks:
+        patches = torch.where(hidden[..., None], neck.mask_token, embedded[:, 1:])
+        x = torch.cat([embedded[:, :1], patches], 1) + neck.decoder_pos_embed
+        for block in neck.decoder_blocks:
+            x = block(x)
+        views.append(neck.decoder_pred(neck.decoder_norm(x))[:, 1:])
+    return torch.stack(views)
+
+
+@pytest.mark.parametrize('changes', [
+    dict(), dict(mask_ratio=0.25), dict(patch_grid=(3, 5)), dict(patch_grid=(3, 3), mask_ratio=0.7),
+    dict(num_views=1), dict(num_views=1, mask_ratio=0.75), dict(decoder_depth=1), dict(decoder_depth=3),
+    dict(student_dims=48), dict(connector='direct'), dict(frozen=False)], ids=str)
+def test_what_training_leaves_out_changes_no_prediction_and_no_gradient(changes):
+    """To 1e-5 of the largest value, in float32; gradients of tokens, connector, mask token and a trained decoder."""
+    kwargs = {**dict(student_dims=24, patch_grid=(4, 4), patch_size=8, embed_dim=48), **DECODER, **changes}
+    neck = DualViewMAEDecoder(**kwargs)
+    for parameter in neck.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    num_tokens = neck.patch_grid[0] * neck.patch_grid[1]
+    tokens = torch.randn(3, 1 + num_tokens, kwargs['student_dims'], requires_grad=True)
+    masks = draw_views(3, num_tokens, neck.mask_ratio, neck.num_views)
+    blind = masks.any(0).unsqueeze(-1)  # all patches with two views
+    upstream = torch.randn(3, num_tokens, 192) * blind
+    learned = {'tokens': tokens, **{name: value for name, value in neck.named_parameters() if value.requires_grad}}
+    results = []
+    for merged in (neck.predict_hidden(tokens, masks), merge(neck(tokens, masks), masks),
+                   merge(plain_predictions(neck, tokens, masks), masks)):
+        gradients = torch.autograd.grad((merged * upstream).sum(), learned.values())
+        results.append({'merged': merged.detach() * blind, **dict(zip(learned, gradients))})
+    for ours in results[:2]:
+        for name, expected in results[2].items():
+            assert (ours[name] - expected).abs().max() <= 1e-5 * expected.abs().max(), name
+    assert results[2]['mask_token'].abs().max() > 1e-3 and len(learned) >= (2 if 'student_dims' in changes else 4)
+
+
+def test_all_predictions_of_all_views_are_the_plain_ones(teacher_file):
+    neck = build(teacher_file, student_dims=24)
+    tokens, masks = torch.randn(3, 17, 24), draw_views(3, 16)
+    torch.testing.assert_close(neck(tokens, masks), plain_predictions(neck, tokens, masks), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('num_views, last', [(2, [16]), (1, [12])])
+def test_layers_see_only_what_they_must(teacher_file, num_views, last):
+    """Tokens an image of each layer's inputs: the first q, k, v projection, the last MLP and the prediction."""
+    neck = build(teacher_file, student_dims=24, num_views=num_views, mask_ratio=0.75)
+    seen = {}
+    for name, layer in dict(first=neck.decoder_blocks[0].attn.qkv, middle=neck.decoder_blocks[0].attn.proj,
+                            last=neck.decoder_blocks[-1].ffn, pred=neck.decoder_pred).items():
+        layer.register_forward_hook(
+            lambda _, args, __, name=name: seen.setdefault(name, []).append(tuple(args[0].shape[:2])))
+    neck.predict_hidden(torch.randn(3, 17, 24), draw_views(3, 16, 0.75, num_views))
+    assert seen['first'] == [(3, 17), (1, 17)]  # each image's tokens once, hidden places once a step
+    assert seen['middle'][0] == (3 * num_views, 17)
+    assert seen['last'] == [(3, 12), (3, 4)][:num_views] and seen['pred'] == [(3, *last)]
 
 
 def test_a_view_does_not_see_what_it_hides(teacher_file):

@@ -12,6 +12,10 @@ from mimhd_mm.models.mae_files import load_verified, read_mae_file, read_tensors
 from ..conftest import SIZE, STUDENT, TEACHER, to_official
 
 
+#: largest difference from float32 features, as a share of the largest feature
+TOLERANCE = dict(bfloat16=0.02, float16=0.002)
+
+
 def state_dict_of(file):
     return torch.load(file, weights_only=True)['state_dict']
 
@@ -159,6 +163,29 @@ def test_frozen_and_in_evaluation_whatever_is_called(teacher_file):
     assert not any(x.requires_grad for x in teacher(torch.randn(1, 3, 32, 32)))
 
 
+@pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
+def test_weights_cast_once_give_what_autocast_gives(teacher_file, dtype):
+    """The same numbers as float32 weights under autocast, with and without an autocast around."""
+    kind = getattr(torch, dtype)
+    exact, cast, images = build(teacher_file), build(teacher_file, dtype=dtype), torch.randn(2, 3, 32, 32)
+    with torch.autocast('cpu', kind):
+        expected, inside = exact(images), cast(images)
+    for x, y, z, reference in zip(cast(images), inside, expected, exact(images)):
+        assert x.dtype == kind and torch.equal(x, y) and torch.equal(x, z)
+        assert 0 < (x - reference).abs().max() <= TOLERANCE[dtype] * reference.abs().max()
+
+
+def test_weights_cast_are_the_files_rounded_and_norms_are_not_cast(teacher_file):
+    tensors = read_mae_file(teacher_file).encoder
+    kinds = {torch.float32: set(), torch.bfloat16: set()}
+    for name, value in build(teacher_file, dtype='bfloat16').encoder.named_parameters():
+        kinds[value.dtype].add(name)
+        assert torch.equal(value, tensors[name].to(value.dtype)), name
+    assert {'cls_token', 'pos_embed', 'layers.0.ln1.weight', 'layers.2.ln1.bias'} <= kinds[torch.float32]
+    assert kinds[torch.bfloat16] == {name for name in kinds[torch.bfloat16] if 'ln' not in name} >= {
+        'patch_embed.projection.weight', 'layers.0.attn.qkv.weight', 'layers.1.ffn.layers.1.bias'}
+
+
 def test_positions_are_interpolated_for_another_grid(teacher_file):
     teacher = build(teacher_file, img_size=48)
     expected = resize_positions(read_mae_file(teacher_file).encoder['pos_embed'], (6, 6))
@@ -175,6 +202,7 @@ def test_same_grid_leaves_positions_alone():
     (dict(arch=dict(TEACHER, num_layers=5)), 'has num_layers=4, but'),
     (dict(patch_size=4, img_size=16), 'patches of 8 px'),
     (dict(checkpoint=None), 'No teacher'),
+    (dict(dtype='half'), "Unknown dtype 'half' of the teacher; choose from None, 'bfloat16', 'float16'"),
     (dict(block=5), 'Block 5 was asked for, but the network has blocks 1 to 4'),
 ])
 def test_file_and_config_disagree(teacher_file, kwargs, message):

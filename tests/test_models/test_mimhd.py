@@ -10,7 +10,7 @@ from mmpretrain.models import VisionTransformer
 
 from mimhd_mm.compat import load_checkpoint_safely
 from mimhd_mm.errors import UserInputError, root_cause
-from mimhd_mm.models.views import draw_views
+from mimhd_mm.models.views import draw_images, draw_views
 from mimhd_mm.registry import MODELS
 
 from ..conftest import SIZE, STUDENT, mimhd_cfg
@@ -52,13 +52,14 @@ def test_reconstruction_alone_reaches_the_student_through_the_frozen_decoder(bui
     assert all(layer.attn.qkv.weight.grad.abs().sum() > 0 for layer in model.backbone.layers)
 
 
-def test_activation_checkpointing_changes_no_gradient(build_mimhd):
-    """The blocks that README names for small GPUs: all but the tapped one of the student, and the decoder's."""
+def test_activation_checkpointing_changes_no_gradient(teacher_file):
+    """For small GPUs: all blocks but those that run in parts (the tapped one, the decoder's first and last)."""
     from mmengine.runner.activation_checkpointing import turn_on_activation_checkpointing
     inputs, gradients = images(), []
-    for names in ([], ['backbone.layers.0', 'backbone.layers.1', 'neck.decoder_blocks.0', 'neck.decoder_blocks.1']):
+    for names in ([], ['backbone.layers.0', 'backbone.layers.1', 'neck.decoder_blocks.1', 'neck.decoder_blocks.0.ffn',
+                       'neck.decoder_blocks.2.ffn']):
         torch.manual_seed(1)
-        model = build_mimhd(backbone=dict(drop_path_rate=0.3))
+        model = MODELS.build(mimhd_cfg(teacher_file, neck=dict(decoder_depth=3), backbone=dict(drop_path_rate=0.3)))
         if names:
             turn_on_activation_checkpointing(model, names)
         model.train()
@@ -114,6 +115,38 @@ def test_one_view_counts_hidden_patches_only(build_mimhd):
     torch.testing.assert_close(loss, error[result.masks[0]].mean())
 
 
+def test_some_images_reconstructed_are_a_mean_over_those(build_mimhd):
+    """With the draws of `draw_images`, uniform as its test shows, the mean over them estimates that over all."""
+    model, x = build_mimhd(rec_fraction=0.5, rec_weight=2.5), images(5)
+    torch.manual_seed(5)
+    loss = model(x, mode='loss')['loss_rec']
+    gradients = torch.autograd.grad(loss, [model.backbone.cls_token, model.neck.mask_token])
+    torch.manual_seed(5)
+    chosen = draw_images(5, 0.5)
+    masks = draw_views(2, 16)
+    assert len(chosen) == 2
+    target, error = model.rec_head.construct_target(x), 0.
+    for image, of_image in zip(chosen, masks.unbind(1)):
+        tokens = model.backbone.forward_relation(x[image][None])[0]
+        views = model.neck(tokens, of_image[:, None])  # (2, 1, 16, 192)
+        blind = torch.where(of_image[0, :, None], views[0, 0], views[1, 0])
+        error += 2.5 * (blind - target[image]).square().mean() / 2
+    torch.testing.assert_close(loss, error)
+    expected = torch.autograd.grad(error, [model.backbone.cls_token, model.neck.mask_token])
+    for ours, theirs in zip(gradients, expected):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_relations_are_of_all_images_however_many_are_reconstructed(build_mimhd):
+    model, x = build_mimhd(), images(4)
+    every = model(x, mode='loss')
+    model.rec_fraction = 0.1
+    some = model(x, mode='loss')
+    assert all(torch.equal(every[name], some[name]) for name in ('loss_qk', 'loss_vv'))
+    assert torch.isfinite(some['loss_rec']) and not torch.equal(every['loss_rec'], some['loss_rec'])
+    assert model.reconstruct(x).merged.shape[0] == 4  # pictures are of all
+
+
 def test_teacher_and_decoder_are_loaded_last_so_no_initialiser_touches_them(build_mimhd, teacher_file):
     model = build_mimhd(init_cfg=[dict(type='Constant', layer='Linear', val=0.5)])
     tensors = torch.load(teacher_file, weights_only=True)['state_dict']
@@ -150,6 +183,8 @@ def test_other_and_non_square_inputs(build_mimhd):
     (dict(backbone=dict(img_size=64)), 'The student has 8 x 8 patches and the teacher 4 x 4'),
     (dict(target_generator=dict(block=5)), 'Block 5 was asked for, but the network has blocks 1 to 4'),
     (dict(rec_weight=-1), 'rec_weight'),
+    (dict(rec_fraction=0), 'rec_fraction is a share of the images above 0 and up to 1, not 0'),
+    (dict(rec_fraction=1.5), 'rec_fraction'),
     (dict(rec_head=None), '`neck` and `rec_head` belong together'),
     (dict(head=dict(matcher=dict(type='OneToOneHeadMatcher'))), 'as many student heads'),
     (dict(head=dict(loss=dict(type='RelationDistillLoss', criterion='JS'))), "Unknown criterion 'JS'"),

@@ -74,7 +74,35 @@ def test_teacher_gets_no_gradient():
     assert all(x.grad is None for x in teacher) and all(x.grad.abs().sum() > 0 for x in student)
 
 
+@pytest.mark.parametrize('matcher', [
+    dict(type='AttentionHeadMatcher'), dict(type='AttentionHeadMatcher', balance='penalty', descriptor='relation'),
+    dict(type='AttentionHeadMatcher', balance='transport'), dict(type='AverageHeadMatcher'),
+    dict(type='SelectHeadMatcher')], ids=str)
+@pytest.mark.parametrize('chunk_size', [1, 2, 8])
+def test_chunks_change_no_loss_no_gradient_and_no_diagnostic(matcher, chunk_size):
+    """To 1e-9, in float64; three images, so that chunks of two are uneven."""
+    student, teacher = qkvs(3, 4, torch.float64)
+    results = []
+    for size in (None, chunk_size):
+        torch.manual_seed(1)
+        head = RelationDistillHead(3, 4, matcher=matcher, chunk_size=size).double()
+        inputs = QKV(*(x.clone().requires_grad_() for x in student))
+        losses = head.loss(inputs, teacher)
+        before = head.diagnostics()
+        sum(losses.values()).backward()
+        assert {name: value.item() for name, value in head.diagnostics().items()} == {
+            name: value.item() for name, value in before.items()}  # computing again does not touch them
+        results.append({**losses, **before, **dict(zip('qkv', (x.grad for x in inputs))), **{
+            name: value.grad for name, value in head.named_parameters() if value.grad is not None}})
+    plain, chunked = results
+    assert plain.keys() == chunked.keys() and plain['q'].abs().sum() > 0
+    for name, value in plain.items():
+        torch.testing.assert_close(chunked[name], value, rtol=0, atol=1e-9, msg=name)
+
+
 @pytest.mark.parametrize('kwargs, message', [
+    (dict(chunk_size=0), 'chunk_size is a number of images, at least 1'),
+    (dict(chunk_size=2, matcher=dict(type='AttentionHeadMatcher', descriptor='sample')), "descriptor='sample' exclude"),
     (dict(pairs=('qk', 'kv')), "Unknown relation pair 'kv'"),
     (dict(pairs=()), '`pairs` names each relation'),
     (dict(pairs=('qk', 'qk')), '`pairs` names each relation'),

@@ -50,6 +50,16 @@ def test_qk_relation_is_the_blocks_real_attention(block):
     assert tokens.shape == (2, 17, width)
 
 
+@pytest.mark.parametrize('block', [2, 3])
+def test_what_relations_do_not_need_is_not_computed(block):
+    model, x = build(relation_block=block), images()
+    expected = model.forward_relation(x)[1]
+    for part in (model.layers[block - 1].attn.proj, model.layers[2].ffn, model.ln1):
+        part.register_forward_hook(lambda *_: pytest.fail('computed for nothing'))
+    tokens, qkv = model.forward_relation(x, need_tokens=False)
+    assert tokens is None and all(map(torch.equal, qkv, expected))
+
+
 def test_gradient_through_the_tap():
     model = build(relation_block=2)
     _, qkv = model.forward_relation(images())

@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from mimhd_mm.errors import UserInputError
-from mimhd_mm.models.views import check_views, draw_views, hide, merge
+from mimhd_mm.models.views import (check_views, draw_images, draw_views, hidden_patches, hide, merge, put_back,
+                                   take)
 
 
 @pytest.mark.parametrize('ratio, hidden', [(0.5, 8), (0.25, 4), (0.75, 12), (0.01, 1), (0.99, 15)])
@@ -41,6 +42,35 @@ def test_hide_replaces_hidden_patches_and_nothing_else():
             for n in range(4):
                 expected = mask_token[0, 0] if masks[v, b, n] else tokens[b, n + 1]
                 assert torch.equal(row[n + 1], expected)
+
+
+def test_hide_takes_a_substitute_for_each_place():
+    tokens, substitute, masks = torch.randn(2, 5, 3), torch.randn(1, 5, 3), draw_views(2, 4)
+    views = hide(tokens, substitute, masks).view(2, 2, 5, 3)
+    for v, b, n in torch.cartesian_prod(*map(torch.arange, (2, 2, 4))):
+        assert torch.equal(views[v, b, n + 1], (substitute[0] if masks[v, b, n] else tokens[b])[n + 1])
+
+
+@pytest.mark.parametrize('num_tokens, ratio, sizes', [(16, 0.5, (8, 8)), (15, 0.5, (8, 7)), (16, 0.25, (4, 12))])
+def test_hidden_patches_are_those_of_the_masks_and_go_back_to_their_places(num_tokens, ratio, sizes):
+    masks, patches = draw_views(3, num_tokens, ratio), torch.randn(3, num_tokens, 2)
+    hidden = hidden_patches(masks, ratio)
+    assert tuple(numbers.shape[1] for numbers in hidden) == sizes
+    for mask, numbers in zip(masks, hidden):
+        for b in range(3):
+            assert numbers[b].tolist() == [n for n in range(num_tokens) if mask[b, n]]
+        alone = put_back(take(patches, numbers), numbers, num_tokens)
+        assert torch.equal(alone, patches * mask.unsqueeze(-1))
+    numbers = torch.cat(hidden, 1)
+    assert torch.equal(put_back(take(patches, numbers), numbers, num_tokens), patches)
+    assert len(hidden_patches(masks[:1], ratio)) == 1
+
+
+def test_every_image_is_drawn_as_often_and_none_twice():
+    draws = torch.stack([draw_images(5, 0.4) for _ in range(3000)])  # (3000, 2)
+    assert draws.shape[1] == 2 and (draws[:, 0] != draws[:, 1]).all()
+    torch.testing.assert_close(draws.flatten().bincount() / 3000, torch.full((5,), 0.4), rtol=0, atol=0.04)
+    assert len(draw_images(3, 0.01)) == 1 and sorted(draw_images(4, 1.).tolist()) == [0, 1, 2, 3]
 
 
 def test_merge_takes_each_patch_from_the_view_that_did_not_see_it():

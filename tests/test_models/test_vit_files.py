@@ -155,8 +155,6 @@ def stated_file(layout, path, **options):
 
 @each_stated
 def test_features_of_restated_networks(layout, tmp_path):
-    if layout == 'dino' and not hasattr(torch.serialization, 'add_safe_globals'):
-        pytest.skip('this torch cannot be told that argparse.Namespace is harmless')
     source = stated_file(layout, tmp_path / 'file.pth')
     asked = layout if layout == 'tinymim' else 'auto'
     file = read_vit_file(source.path, asked, [HEADS])

@@ -197,3 +197,12 @@ def test_scenes_are_written_once(quickstart, tmp_path, capsys):
     (digits / 'val' / '7' / '0.png').unlink()
     with pytest.raises(SystemExit, match='^error: No digit in .*7'):
         quickstart.write_scenes(digits, scenes)
+
+
+def test_folders_of_others_are_left_alone(quickstart, calls, tmp_path):
+    """Parts of the demo's folder are removed and made anew, so it has to be the demo's."""
+    (tmp_path / 'mnist').mkdir()
+    (tmp_path / 'mnist' / 'mine.png').write_text('precious')
+    with pytest.raises(SystemExit, match='not of this demo; name a folder'):
+        quickstart.main(['--out', str(tmp_path)])
+    assert (tmp_path / 'mnist' / 'mine.png').read_text() == 'precious' and not calls

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from mimhd_mm.engine.launch import run_tool
-from mimhd_mm.engine.pretrained import layer_cfgs_text
+from mimhd_mm.engine.pretrained import heads_of_file, layer_cfgs_text
 from mimhd_mm.errors import UserInputError
 from mimhd_mm.models.mae_files import FILES_WITH_DECODER, read_tensors
 from mimhd_mm.models.vit_files import EPS, LAYOUTS, ViTFile, read_vit_file
@@ -72,7 +72,10 @@ def main(argv=None) -> None:
         raise UserInputError(f'No folder {str(target.parent)!r} to write into; create it first.')
     if target.suffix != '.pth':
         raise UserInputError(f'{str(target)!r} has to end in .pth; name another target.')
-    file = read_vit_file(args.source, args.layout, args.num_heads)
+    told = None if args.num_heads or not Path(args.source).is_file() else heads_of_file(args.source)
+    file = read_vit_file(args.source, args.layout, args.num_heads or told)
+    if told:
+        file.heads_from = "the file's meta"
     if args.need_decoder and file.decoder is None:
         raise UserInputError(f'{file.path!r} holds an encoder but no decoder (as mae_pretrain_vit_*.pth do); use '
                              f'{FILES_WITH_DECODER}, or leave --need-decoder out.')

@@ -1,5 +1,5 @@
 # The mini teacher: MAE on Tiny ImageNet at 64 px.
-# Command: tools/train.py configs/pretrain/mini/mae_vit-mini-p8_1xb64-coslr-20e_tiny-imagenet-64px.py
+# Command: python tools/train.py configs/pretrain/mini/mae_vit-mini-p8_1xb64-coslr-20e_tiny-imagenet-64px.py
 _base_ = [
     '../../_base_/models/mae_vit-mini-p8.py',
     '../../_base_/datasets/tiny-imagenet_64px.py',

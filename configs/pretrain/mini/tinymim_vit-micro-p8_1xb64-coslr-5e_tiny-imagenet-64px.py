@@ -1,4 +1,5 @@
-# TinyMIM in miniature, for the epochs of the mini MIM-HD and otherwise with its settings.
+# TinyMIM in miniature, for the epochs of the mini MIM-HD and with its schedule. Drop path and colour jitter are
+# TinyMIM's.
 # Command: python tools/train.py configs/pretrain/mini/tinymim_vit-micro-p8_1xb64-coslr-5e_tiny-imagenet-64px.py
 # Needs the teacher: configs/pretrain/mini/mae_vit-mini-p8_1xb64-coslr-20e_tiny-imagenet-64px.py first.
 _base_ = [

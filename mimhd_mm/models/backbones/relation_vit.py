@@ -16,16 +16,29 @@ from ..relation import QKV
 
 def project_qkv(attention: nn.Module, x: Tensor) -> QKV:
     """First half of mmpretrain's ``MultiheadAttention``: tokens (B, N, D) to q, k, v, each (B, M, N, d)."""
-    qkv = attention.qkv(x)  # (B, N, 3 D)
+    return split_heads(attention, attention.qkv(x))
+
+
+def split_heads(attention: nn.Module, qkv: Tensor) -> QKV:
+    """What ``MultiheadAttention.qkv`` gives, (B, N, 3 D), as q, k, v, each (B, M, N, d)."""
     return QKV(*rearrange(qkv, 'b n (three m d) -> three b m n d', three=3, m=attention.num_heads))
 
 
 def attend(attention: nn.Module, qkv: QKV) -> Tensor:
-    """Second half of mmpretrain's ``MultiheadAttention``: q, k, v, each (B, M, N, d), to tokens (B, N, D)."""
+    """Second half of mmpretrain's ``MultiheadAttention``: q, k, v, each (B, M, N, d), to tokens (B, N, D).
+
+    There may be fewer queries than keys; the tokens are those of the queries.
+    """
     dropout = attention.attn_drop if attention.training else 0.
     x = F.scaled_dot_product_attention(*qkv, dropout_p=dropout)  # (B, M, N, d)
     x = attention.proj(rearrange(x, 'b m n d -> b n (m d)'))  # (B, N, D)
     return attention.out_drop(attention.gamma1(attention.proj_drop(x)))
+
+
+def finish_block(block: nn.Module, x: Tensor, qkv: QKV) -> Tensor:
+    """mmpretrain's ``TransformerEncoderLayer`` from its q, k, v on: the queries' tokens (B, N, D), in and out."""
+    x = x + attend(block.attn, qkv)  # (B, N, D)
+    return block.ffn(block.ln2(x), x)  # (B, N, D)
 
 
 @MODELS.register_module()
@@ -147,16 +160,17 @@ class RelationViT(VisionTransformer):
                                  num_extra_tokens=self.num_extra_tokens)
         return self.pre_norm(self.drop_after_pos(x))
 
-    def forward_relation(self, images: Tensor) -> Tuple[Optional[Tensor], QKV]:
+    def forward_relation(self, images: Tensor, *, need_tokens: bool = True) -> Tuple[Optional[Tensor], QKV]:
         """Tokens of the last block and q, k, v of the tapped one.
 
         Args:
             images (Tensor): (B, 3, H, W), normalised.
+            need_tokens (bool): False stops at the tapped block's q, k, v. Defaults to True.
 
         Returns:
             tuple:
 
-            - Tensor or None: (B, 1 + N, D) after the final norm; None if ``stop_at_relation``.
+            - Tensor or None: (B, 1 + N, D) after the final norm; None if it was not needed or ``stop_at_relation``.
             - QKV: each (B, M, 1 + N, d), [class] token first.
         """
         x = self.embed(images)  # (B, 1 + N, D)
@@ -165,8 +179,7 @@ class RelationViT(VisionTransformer):
                 x = layer(x)  # (B, 1 + N, D)
                 continue
             qkv = project_qkv(layer.attn, layer.ln1(x))  # each (B, M, 1 + N, d)
-            if self.stop_at_relation:
+            if self.stop_at_relation or not need_tokens:
                 return None, qkv
-            x = x + attend(layer.attn, qkv)  # (B, 1 + N, D)
-            x = layer.ffn(layer.ln2(x), identity=x)  # (B, 1 + N, D)
+            x = finish_block(layer, x, qkv)  # (B, 1 + N, D)
         return (self.ln1(x) if self.final_norm else x), qkv

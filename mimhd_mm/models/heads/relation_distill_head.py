@@ -1,9 +1,10 @@
 """``RelationDistillHead``: relations of two networks in, losses out (eqs. 1-7)."""
-from typing import Dict, Sequence
+from typing import Dict, Optional, Sequence, Tuple
 
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ...errors import UserInputError
 from ...registry import MODELS
@@ -26,15 +27,19 @@ class RelationDistillHead(BaseModule):
         matcher (dict): A head matcher. Defaults to ``dict(type='AttentionHeadMatcher')`` (paper).
         loss (dict): What compares two relations. Defaults to ``dict(type='RelationDistillLoss', criterion='KL')``.
         with_cls_token (bool): Whether the [class] token takes part as query and key. Defaults to False (paper).
+        chunk_size (int, optional): Compare so many images at a time and compute their relations again in the backward
+            pass, so that never more relations are in memory than of one pair and that many images. None takes the whole
+            batch at once. Defaults to None.
 
     Raises:
-        UserInputError: If a pair or a type is unknown, or ``pairs`` is empty.
+        UserInputError: If a pair or a type is unknown, ``pairs`` is empty, or ``chunk_size`` is not positive or the
+            matcher looks across images.
     """
 
     def __init__(self, student_heads: int, teacher_heads: int, pairs: Sequence[str] = ('qk', 'vv'),
                  matcher: dict = dict(type='AttentionHeadMatcher'),
                  loss: dict = dict(type='RelationDistillLoss', criterion='KL'),
-                 with_cls_token: bool = False) -> None:
+                 with_cls_token: bool = False, chunk_size: Optional[int] = None) -> None:
         super().__init__()
         self.pairs = tuple(check_pair(pair) for pair in pairs)
         if not self.pairs or len(set(self.pairs)) < len(self.pairs):
@@ -47,6 +52,14 @@ class RelationDistillHead(BaseModule):
             for pair in self.pairs})
         self.loss_module = MODELS.build(loss)
         self.with_cls_token = with_cls_token
+        self.chunk_size = chunk_size
+        if chunk_size is None:
+            return
+        if not isinstance(chunk_size, int) or chunk_size < 1:
+            raise UserInputError(f'chunk_size is a number of images, at least 1, or None, not {chunk_size!r}.')
+        if matcher.get('descriptor') == 'sample':
+            raise UserInputError(f"chunk_size={chunk_size} and the matcher's descriptor='sample' exclude each other: "
+                                 f'the latter compares the images of a batch; leave one out.')
 
     def loss(self, student: QKV, teacher: QKV) -> Dict[str, Tensor]:
         """Distil every pair.
@@ -62,16 +75,34 @@ class RelationDistillHead(BaseModule):
             student, teacher = student.without_cls(), teacher.without_cls()
         losses = {}
         for pair in self.pairs:
-            matcher = self.matchers[pair]
-            with torch.no_grad():
-                target = log_relation(teacher, pair)  # (B, M1, N, N), eq. 1
-            output, target = matcher.prepare(log_relation(student, pair), target)  # (B, M2, N, N), (B, M1, N, N)
-            distance = self.loss_module(output, target)  # (B, M2, M1)
-            weight = matcher(output, target, distance)  # (B, M2, M1), eqs. 4-6
+            distance, weight = self._compare_in_chunks(pair, student, teacher)  # each (B, M2, M1), eqs. 1 and 4-6
             losses[f'loss_{pair}'] = (weight * distance).sum(-1).mean()  # eq. 7
-            if (penalty := matcher.penalty(weight)) is not None:
+            if (penalty := self.matchers[pair].penalty(weight)) is not None:
                 losses[f'loss_{pair}_balance'] = penalty
+            self.matchers[pair].last_weight = weight.detach()  # the batch's, for diagnostics
         return losses
+
+    def _compare_in_chunks(self, pair: str, student: QKV, teacher: QKV) -> Tuple[Tensor, Tensor]:
+        """As :meth:`_compare`, ``chunk_size`` images at a time."""
+        if self.chunk_size is None:
+            return self._compare(pair, student, teacher)
+        chunks = [checkpoint(self._compare, pair, QKV(*part[:3]), QKV(*part[3:]),
+                             use_reentrant=False, preserve_rng_state=False)  # nothing random in it
+                  for part in zip(*(x.split(self.chunk_size) for x in (*student, *teacher)))]
+        distance, weight = (torch.cat(parts) for parts in zip(*chunks))
+        return distance, weight
+
+    def _compare(self, pair: str, student: QKV, teacher: QKV) -> Tuple[Tensor, Tensor]:
+        """Distances of all pairs of heads and their weights, (B, M2, M1) each.
+
+        It may run a second time, in the backward pass, so it changes no state.
+        """
+        matcher = self.matchers[pair]
+        with torch.no_grad():
+            target = log_relation(teacher, pair)  # (B, M1, N, N), eq. 1
+        output, target = matcher.prepare(log_relation(student, pair), target)  # (B, M2, N, N), (B, M1, N, N)
+        distance = self.loss_module(output, target)  # (B, M2, M1)
+        return distance, matcher.match(output, target, distance)  # eqs. 4-6
 
     def diagnostics(self) -> Dict[str, Tensor]:
         """``head_entropy_<pair>``, ``head_coverage_<pair>`` and ``head_spread_<pair>`` of the last batch."""

@@ -35,7 +35,7 @@ def sample_descriptor(relation: Tensor) -> Tensor:
     """
     flat = F.normalize(relation.flatten(-2), dim=-1)  # (B, M, N N)
     alike = einsum(flat, flat, 'b m f, c m f -> b m c')  # (B, M, B)
-    return F.normalize(alike - alike.mean(1, keepdim=True), dim=-1)
+    return F.normalize(alike - alike.mean(1, keepdim=True), dim=-1, eps=1e-4)  # what is smaller is rounding
 
 
 DESCRIPTORS = {'mean': mean_descriptor, 'column': column_descriptor, 'relation': relation_descriptor,
@@ -82,7 +82,8 @@ class AttentionHeadMatcher(HeadMatcher):
         teacher_heads (int): M1.
         descriptor (str): F. ``'mean'`` as printed (uniform for ever), ``'column'`` (attention each token receives,
             less the mean head's, normalised), ``'relation'`` (the whole relation, likewise) or ``'sample'`` (which
-            images of the batch a head finds alike, after SemCKD, likewise). Defaults to ``'column'``.
+            images of the batch a head finds alike, after SemCKD, likewise; it needs two images a process at least:
+            of one it tells nothing). Defaults to ``'column'``.
         balance (str, optional): What keeps the weight from collapsing. None as printed; ``'sinkhorn'`` gives every
             teacher head the same total; ``'penalty'`` adds ``KL(column mass || uniform)`` to the loss;
             ``'transport'`` leaves the projections out and takes the balanced weight of least distance, i.e. entropic

@@ -56,6 +56,17 @@ class HeadMatcher(BaseModule):
         """A scalar to be added to the loss, or None."""
         return None
 
+    def check_teacher(self, sha256: str, block: int) -> None:
+        """Called once the teacher is loaded: a matcher that was made for a certain teacher compares.
+
+        Args:
+            sha256 (str): Hash of the teacher's file, in hexadecimal.
+            block (int): The tapped block, counted from 1.
+
+        Raises:
+            UserInputError: If this is another teacher.
+        """
+
     @torch.no_grad()
     def diagnostics(self) -> Dict[str, Tensor]:
         """What the last batch's weight looked like; scalars that stay on their device.
@@ -131,20 +142,30 @@ class SelectHeadMatcher(HeadMatcher):
     def __init__(self, student_heads: int, teacher_heads: int,
                  heads: Union[Sequence[int], str, Path, None] = None) -> None:
         super().__init__(student_heads, teacher_heads)
+        self.ranking = read_ranking(heads, teacher_heads) if isinstance(heads, (str, Path)) else None
         if heads is None:
             heads = [m % teacher_heads for m in range(student_heads)]
-        elif isinstance(heads, (str, Path)):
-            heads = most_important(read_importance(heads, teacher_heads), student_heads)
+        elif self.ranking:
+            heads = most_important(self.ranking['importance'], student_heads)
         if not isinstance(heads, Sequence) or len(heads) != student_heads or not all(
                 isinstance(m, int) and 0 <= m < teacher_heads for m in heads):
             raise UserInputError(f'SelectHeadMatcher needs {student_heads} teacher heads between 0 and '
                                  f'{teacher_heads - 1}, one a student head, but got heads={heads}.')
         self.register_buffer('heads', torch.tensor(heads), persistent=False)
+        self.register_buffer('weight', torch.eye(teacher_heads)[self.heads], persistent=False)  # (M2, M1)
+
+    def check_teacher(self, sha256: str, block: int) -> None:
+        """A ranking is of one block of one file: others may have as many heads."""
+        for name, found in (('sha256', sha256), ('block', block)):
+            told = (self.ranking or {}).get(name, found)
+            if told != found:
+                raise UserInputError(f'SelectHeadMatcher: the ranking of heads was measured on a teacher with '
+                                     f'{name}={str(told)[:12]}, but this one has {str(found)[:12]}; measure it with '
+                                     f'tools/analysis_tools/rank_heads.py.')
 
     def match(self, student: Tensor, teacher: Tensor, distance: Tensor) -> Tensor:
         """One-hot rows, (B, M2, M1)."""
-        weight = torch.nn.functional.one_hot(self.heads, self.teacher_heads).to(distance.dtype)  # (M2, M1)
-        return weight.expand_as(distance)
+        return self.weight.to(distance.dtype).expand_as(distance)
 
 
 def most_important(importance: Sequence[float], number: int) -> List[int]:
@@ -158,12 +179,15 @@ def most_important(importance: Sequence[float], number: int) -> List[int]:
     return [order[m % len(order)] for m in range(number)]
 
 
-def read_importance(path: Union[str, Path], teacher_heads: int) -> List[float]:
-    """``importance`` of a file that ``tools/analysis_tools/rank_heads.py`` wrote.
+def read_ranking(path: Union[str, Path], teacher_heads: int) -> dict:
+    """What ``tools/analysis_tools/rank_heads.py`` wrote.
 
     Args:
         path (str | Path): The JSON file.
         teacher_heads (int): M1, figures that there must be.
+
+    Returns:
+        dict: ``importance``, a list of M1 numbers; ``sha256`` and ``block`` of the teacher, where the file tells them.
 
     Raises:
         UserInputError: If the file is missing or damaged, or was measured on another number of heads.
@@ -173,7 +197,8 @@ def read_importance(path: Union[str, Path], teacher_heads: int) -> List[float]:
         raise UserInputError(f'SelectHeadMatcher: no file {str(path)!r}; write it with '
                              f'tools/analysis_tools/rank_heads.py or give the heads as a list.')
     try:
-        importance = [float(figure) for figure in json.loads(path.read_text())['importance']]
+        content = json.loads(path.read_text())
+        importance = [float(figure) for figure in content['importance']]
     except (ValueError, KeyError, TypeError) as error:
         raise UserInputError(f'SelectHeadMatcher: {str(path)!r} is not a file of tools/analysis_tools/rank_heads.py, '
                              f'which holds a list of numbers named "importance"; write it anew.') from error
@@ -183,4 +208,4 @@ def read_importance(path: Union[str, Path], teacher_heads: int) -> List[float]:
     if len(importance) != teacher_heads:
         raise UserInputError(f'SelectHeadMatcher: {str(path)!r} ranks {len(importance)} heads, but the teacher has '
                              f'{teacher_heads}; measure this teacher with tools/analysis_tools/rank_heads.py.')
-    return importance
+    return dict(content, importance=importance)

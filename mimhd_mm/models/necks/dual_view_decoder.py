@@ -1,15 +1,19 @@
 """``DualViewMAEDecoder``: the teacher's decoder on two complementary views of the student's tokens (eqs. 8-9)."""
 from typing import Optional, Tuple
 
+import torch
 from einops import rearrange
 from mmpretrain.models.necks import MAEPretrainDecoder
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ...errors import UserInputError
 from ...registry import MODELS
+from ..backbones.relation_vit import finish_block, split_heads
 from ..checkpointing import keep_out_of_checkpoints
 from ..mae_files import Tensors, load_verified, resize_positions, sincos_positions
-from ..views import check_views, hide
+from ..relation import QKV
+from ..views import check_views, hidden_patches, hide, put_back, take
 
 
 @MODELS.register_module()
@@ -18,6 +22,10 @@ class DualViewMAEDecoder(MAEPretrainDecoder):
 
     Both views run as one batch of 2 B. The student saw the whole image; its output tokens are what is hidden. The
     decoder is the teacher's, and a linear layer in front maps the student's width to the teacher's where they differ.
+
+    What several images or views share is computed once: the connector and ``decoder_embed`` are one layer, a token
+    enters the first block's q, k, v projection once for both views, and hidden places, the same in every image, once a
+    step. :meth:`predict_hidden`, for training, leaves out what eq. 10 does not ask for.
 
     Args:
         student_dims (int): Width of the student; filled in by the algorithm.
@@ -96,10 +104,67 @@ class DualViewMAEDecoder(MAEPretrainDecoder):
         Returns:
             Tensor: (V, B, N, p * p * 3), in the units the decoder was trained for.
         """
-        x = self.decoder_embed(self.connector(tokens))  # (B, 1 + N, C)
-        x = hide(x, self.mask_token, masks)  # (V B, 1 + N, C), eq. 8
-        x = x + resize_positions(self.decoder_pos_embed, grid or self.patch_grid, self.patch_grid)
-        for block in self.decoder_blocks:
-            x = block(x)  # (V B, 1 + N, C)
+        x = self._up_to_last_block(tokens, masks, grid)  # (V B, 1 + N, C), eq. 8
+        x = self.decoder_blocks[-1](x)  # (V B, 1 + N, C)
         x = self.decoder_pred(self.decoder_norm(x)[:, 1:])  # (V B, N, p p 3), eq. 9
         return rearrange(x, '(v b) n p -> v b n p', v=len(masks))
+
+    def predict_hidden(self, tokens: Tensor, masks: Tensor, grid: Optional[Tuple[int, int]] = None) -> Tensor:
+        """Predict the pixels of every patch in the view that hides it, all that eq. 10 asks for.
+
+        The same as merging what :meth:`forward` gives, but the last block's queries and all after them are computed
+        for hidden patches only; its keys and values are of all tokens.
+
+        Args:
+            tokens (Tensor): The student's, (B, 1 + N, D), [class] first.
+            masks (Tensor): (V, B, N) bool, True = hidden, drawn with this decoder's ``mask_ratio``.
+            grid (tuple, optional): Rows and columns of patches, where they are not those configured.
+
+        Returns:
+            Tensor: (B, N, p * p * 3); zero for patches that no view hides, as there are with one view.
+        """
+        x = self._up_to_last_block(tokens, masks, grid)  # (V B, 1 + N, C), eq. 8
+        hidden = hidden_patches(masks, self.mask_ratio)  # V times (B, n_v)
+        blind = [self._last_block(view, 1 + numbers) for view, numbers in zip(x.chunk(len(masks)), hidden)]
+        x = self.decoder_pred(self.decoder_norm(torch.cat(blind, 1)))  # (B, n, p p 3), eq. 9
+        return put_back(x, torch.cat(hidden, 1), masks.shape[-1])  # (B, N, p p 3)
+
+    def _embed(self, tokens: Tensor) -> Tensor:
+        """The student's tokens (B, 1 + N, D) in the decoder's width (B, 1 + N, C).
+
+        Two linear layers in a row are one, whose weight is their product: a product a step rather than one more layer a
+        token. It is taken in float32, so that autocast rounds no more than it would.
+        """
+        if isinstance(self.connector, nn.Identity) or isinstance(self.decoder_embed, nn.Identity):
+            return self.decoder_embed(self.connector(tokens))
+        first, second = self.connector, self.decoder_embed
+        with torch.autocast(tokens.device.type, enabled=False):
+            weight = second.weight @ first.weight  # (C, D)
+            bias = second.weight @ first.bias + second.bias  # (C,)
+        return F.linear(tokens, weight, bias)
+
+    def _up_to_last_block(self, tokens: Tensor, masks: Tensor, grid: Optional[Tuple[int, int]]) -> Tensor:
+        """Hide what each view hides and run all blocks but the last: (V B, 1 + N, C), view by view."""
+        positions = resize_positions(self.decoder_pos_embed, grid or self.patch_grid, self.patch_grid)
+        shown = self._embed(tokens) + positions  # (B, 1 + N, C)
+        hidden = self.mask_token + positions  # (1, 1 + N, C), at each place
+        x = hide(shown, hidden, masks)  # (V B, 1 + N, C), eq. 8
+        for number, block in enumerate(list(self.decoder_blocks)[:-1]):
+            if number:
+                x = block(x)  # (V B, 1 + N, C)
+                continue
+            qkv = [block.attn.qkv(block.ln1(part)) for part in (shown, hidden)]  # (B, 1 + N, 3 C), (1, 1 + N, 3 C)
+            x = finish_block(block, x, split_heads(block.attn, hide(*qkv, masks)))  # (V B, 1 + N, C)
+        return x
+
+    def _last_block(self, x: Tensor, numbers: Tensor) -> Tensor:
+        """The last block on (B, 1 + N, C), for the tokens with these numbers (B, n) alone: (B, n, C)."""
+        block, width = self.decoder_blocks[-1], x.shape[-1]
+        heads = block.attn.num_heads
+        weight, bias = block.attn.qkv.weight, block.attn.qkv.bias  # (3 C, C), (3 C,)
+        normed = block.ln1(x)  # (B, 1 + N, C)
+        q = F.linear(take(normed, numbers), weight[:width], bias[:width])  # (B, n, C)
+        q = rearrange(q, 'b n (m d) -> b m n d', m=heads)  # (B, M, n, d)
+        kv = F.linear(normed, weight[width:], bias[width:])  # (B, 1 + N, 2 C)
+        k, v = rearrange(kv, 'b n (two m d) -> two b m n d', two=2, m=heads)  # (B, M, 1 + N, d)
+        return finish_block(block, take(x, numbers), QKV(q, k, v))  # (B, n, C)

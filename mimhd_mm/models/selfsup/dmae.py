@@ -71,7 +71,13 @@ class DMAE(BaseSelfSupervisor):
 
         Returns:
             dict: ``loss_rec`` and ``loss_feat``, the latter times its weight; the runner adds them up.
+
+        Raises:
+            UserInputError: If there are several views of an image.
         """
+        if not isinstance(inputs, Tensor):
+            raise UserInputError(f'DMAE shows both networks the same image, but the pipeline made {len(inputs)} views; '
+                                 f'take StudentColorJitter and its kin out of it.')
         student = self.backbone.forward_feature(inputs)  # latent and feature (B, 1 + n, D2), mask (B, N)
         target = self.target_generator(inputs, student.ids_keep)  # (B, 1 + n, D1), no gradient
         predicted = self.neck(student.latent, student.ids_restore)  # (B, N, p p 3)

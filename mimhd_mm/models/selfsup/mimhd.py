@@ -9,7 +9,7 @@ from torch import Tensor
 from ...errors import UserInputError
 from ...registry import MODELS
 from ..heads import MAEPixelHead
-from ..views import draw_views, merge
+from ..views import draw_images, draw_views, merge
 from .tinymim import Images, TinyMIM, build_networks, student_and_teacher_views
 
 
@@ -44,6 +44,8 @@ class MIMHD(TinyMIM):
             trained. Given together with ``neck``. Defaults to None.
         rec_weight (float): alpha of eq. 11. The paper does not give it. 0 leaves reconstruction out.
             Defaults to 1.0 (our choice).
+        rec_fraction (float): Share of a batch's images that are reconstructed, at least one, drawn anew at every step;
+            L_REC is their mean, whose expectation is the mean over all. Defaults to 1.0 (paper).
         **kwargs: Arguments of ``BaseSelfSupervisor``: ``data_preprocessor``, ``init_cfg``.
 
     Raises:
@@ -52,9 +54,12 @@ class MIMHD(TinyMIM):
     """
 
     def __init__(self, backbone: dict, target_generator: dict, head: dict, neck: Optional[dict] = None,
-                 rec_head: Optional[dict] = None, rec_weight: float = 1.0, **kwargs) -> None:
+                 rec_head: Optional[dict] = None, rec_weight: float = 1.0, rec_fraction: float = 1.0, **kwargs) -> None:
         if rec_weight < 0:
             raise UserInputError(f'rec_weight (alpha of eq. 11) is not negative, but {rec_weight!r} was given.')
+        if not 0 < rec_fraction <= 1:
+            raise UserInputError(f'rec_fraction is a share of the images above 0 and up to 1, not {rec_fraction!r}; '
+                                 f'rec_weight=0 leaves reconstruction out.')
         if rec_weight == 0:
             neck = rec_head = None
         if (neck is None) != (rec_head is None):
@@ -72,11 +77,12 @@ class MIMHD(TinyMIM):
             raise UserInputError(f"rec_head is a MAEPixelHead, which takes images of any shape, not a "
                                  f"{type(self.rec_head).__name__}; set model.rec_head.type='MAEPixelHead'.")
         self.rec_weight = rec_weight
+        self.rec_fraction = rec_fraction
 
     def init_weights(self) -> None:
         """Initialise the student, then load the teacher and its decoder, last, so that nothing writes over them."""
         BaseSelfSupervisor.init_weights(self)
-        file = self.target_generator.load(need_decoder=self.with_neck)
+        file = self.load_teacher(need_decoder=self.with_neck)
         if self.with_neck:
             self.neck.load_decoder(file.decoder, file.path)
 
@@ -93,21 +99,27 @@ class MIMHD(TinyMIM):
         """
         images, teacher_images = student_and_teacher_views(inputs)  # each (B, 3, H, W)
         teacher = self.target_generator(teacher_images)  # each (B, M1, 1 + N, d1), no gradient
-        tokens, student = self.backbone.forward_relation(images)  # (B, 1 + N, D), each (B, M2, 1 + N, d2)
+        tokens, student = self.backbone.forward_relation(images, need_tokens=self.with_neck)  # (B, 1 + N, D), QKV
         losses = self.head.loss(student, teacher)  # eqs. 1-7
         if self.with_neck:
-            views, masks, merged = self.decode(tokens, images)  # eqs. 8-9
-            blind = masks.any(0).to(merged.dtype)  # (B, N), all of them with two views
+            tokens, images = self.choose_images(tokens, images)  # (b, 1 + N, D), (b, 3, H, W)
+            masks = self.draw_masks(tokens)  # (V, b, N), eq. 8
+            merged = self.neck.predict_hidden(tokens, masks, self.grid_of(images))  # (b, N, p p 3), eq. 9
+            blind = masks.any(0).to(merged.dtype)  # (b, N), all of them with two views
             losses['loss_rec'] = self.rec_weight * self.rec_head.loss(merged, images, blind)  # eq. 10
         return losses
 
-    def decode(self, tokens: Tensor, images: Tensor, generator: Optional[torch.Generator] = None) -> Reconstruction:
-        """Draw views of the student's tokens (B, 1 + N, D) and reconstruct the images (B, 3, H, W) from them."""
-        batch, num_tokens = tokens.shape[0], tokens.shape[1] - 1
-        masks = draw_views(batch, num_tokens, self.neck.mask_ratio, self.neck.num_views, device=tokens.device,
-                           generator=generator)  # (V, B, N), eq. 8
-        views = self.neck(tokens, masks, self.grid_of(images))  # (V, B, N, p p 3), eq. 9
-        return Reconstruction(views, masks, merge(views, masks))
+    def choose_images(self, tokens: Tensor, images: Tensor) -> Tuple[Tensor, Tensor]:
+        """The share ``rec_fraction`` of the batch: of (B, 1 + N, D) and (B, 3, H, W) the same b images."""
+        if self.rec_fraction == 1:
+            return tokens, images
+        chosen = draw_images(len(images), self.rec_fraction, device=images.device)  # (b,)
+        return tokens.index_select(0, chosen), images.index_select(0, chosen)  # (b, 1 + N, D), (b, 3, H, W)
+
+    def draw_masks(self, tokens: Tensor, generator: Optional[torch.Generator] = None) -> Tensor:
+        """Views of the student's tokens (B, 1 + N, D): (V, B, N) bool, True = hidden."""
+        return draw_views(len(tokens), tokens.shape[1] - 1, self.neck.mask_ratio, self.neck.num_views,
+                          device=tokens.device, generator=generator)
 
     def grid_of(self, images: Tensor) -> Tuple[int, int]:
         """Rows and columns of patches of images (B, 3, H, W)."""
@@ -115,7 +127,7 @@ class MIMHD(TinyMIM):
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor, generator: Optional[torch.Generator] = None) -> Reconstruction:
-        """Reconstruct normalised images (B, 3, H, W), for looking at.
+        """Reconstruct normalised images (B, 3, H, W), all of them and in every view, for looking at.
 
         Raises:
             UserInputError: If the model was built without a decoder.
@@ -123,5 +135,8 @@ class MIMHD(TinyMIM):
         if not self.with_neck:
             raise UserInputError('This model was built without a decoder (rec_weight=0 or neck=None), so it cannot '
                                  'reconstruct.')
-        return self.decode(self.backbone.forward_relation(images)[0], images, generator)
+        tokens, _ = self.backbone.forward_relation(images)  # (B, 1 + N, D)
+        masks = self.draw_masks(tokens, generator)  # (V, B, N), eq. 8
+        views = self.neck(tokens, masks, self.grid_of(images))  # (V, B, N, p p 3), eq. 9
+        return Reconstruction(views, masks, merge(views, masks))
 

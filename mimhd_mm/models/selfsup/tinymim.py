@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ...errors import UserInputError
 from ...registry import MODELS
+from ..mae_files import MAEFile
 
 Images = Union[Tensor, Sequence[Tensor]]
 
@@ -44,7 +45,18 @@ class TinyMIM(BaseSelfSupervisor):
     def init_weights(self) -> None:
         """Initialise the student, then load the teacher, last, so that nothing writes over it."""
         super().init_weights()
-        self.target_generator.load()
+        self.load_teacher()
+
+    def load_teacher(self, need_decoder: bool = False) -> MAEFile:
+        """Read the teacher's file, and see that what the matchers know of a teacher is about this one.
+
+        Raises:
+            UserInputError: If the file cannot be used, or an importance of heads was measured on another.
+        """
+        file = self.target_generator.load(need_decoder=need_decoder)
+        for matcher in self.head.matchers.values():
+            matcher.check_teacher(file.sha256, self.target_generator.block)
+        return file
 
     def extract_feat(self, inputs: Tensor):
         """The student's features, as its ``VisionTransformer.forward`` gives them."""
@@ -63,13 +75,22 @@ class TinyMIM(BaseSelfSupervisor):
         """
         images, teacher_images = student_and_teacher_views(inputs)  # each (B, 3, H, W)
         teacher = self.target_generator(teacher_images)  # each (B, M1, 1 + N, d1), no gradient
-        student = self.backbone.forward_relation(images)[1]  # each (B, M2, 1 + N, d2)
+        _, student = self.backbone.forward_relation(images, need_tokens=False)  # each (B, M2, 1 + N, d2)
         return self.head.loss(student, teacher)
 
 
 def student_and_teacher_views(inputs: Images) -> Tuple[Tensor, Tensor]:
-    """What each network is shown, (B, 3, H, W) twice: the same images, unless the pipeline made two views."""
-    return (inputs, inputs) if isinstance(inputs, Tensor) else tuple(inputs)
+    """What each network is shown, (B, 3, H, W) twice: the same images, unless the pipeline made two views.
+
+    Raises:
+        UserInputError: If there is another number of views.
+    """
+    if isinstance(inputs, Tensor):
+        return inputs, inputs
+    if len(inputs) != 2:
+        raise UserInputError(f'The pipeline made {len(inputs)} views of an image; give one, or the student\'s and the '
+                             f'teacher\'s, as StudentColorJitter does.')
+    return tuple(inputs)
 
 
 def build_networks(backbone: Union[dict, BaseModule],

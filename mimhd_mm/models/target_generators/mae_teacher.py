@@ -1,11 +1,12 @@
 """``MAETeacher``: a frozen masked autoencoder's encoder, up to the q, k, v of one block."""
-from typing import Optional, Union
+from contextlib import nullcontext
+from typing import ContextManager, Optional, Union
 
 import torch
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from mmpretrain.models import VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...errors import UserInputError
 from ...registry import MODELS
@@ -29,6 +30,9 @@ class MAETeacher(BaseModule):
         img_size (int | tuple): Pixels. Defaults to 224.
         patch_size (int): Pixels. Defaults to 16.
         block (int): The tapped block, counted from 1. Defaults to 18 of ViT-L's 24 (paper, Table 4).
+        dtype (str, optional): ``'bfloat16'`` or ``'float16'`` keeps the weights of matrix products in that type and
+            runs the encoder under autocast of it, whatever the student runs in. Results are those of float32 weights
+            under that autocast, which rounds them anew at every step. None leaves both to the run. Defaults to None.
 
     Attributes:
         sha256 (str, optional): Hash of the file, once it has been read.
@@ -37,16 +41,27 @@ class MAETeacher(BaseModule):
         UserInputError: If the file cannot be used or does not fit the arguments.
     """
 
+    DTYPES = {None: None, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
+
     def __init__(self, checkpoint: Optional[str], arch: Union[str, dict] = 'large', img_size: int = 224,
-                 patch_size: int = 16, block: int = 18, init_cfg: Optional[dict] = None) -> None:
+                 patch_size: int = 16, block: int = 18, dtype: Optional[str] = None,
+                 init_cfg: Optional[dict] = None) -> None:
         super().__init__(init_cfg)
+        if dtype not in self.DTYPES:
+            raise UserInputError(f'Unknown dtype {dtype!r} of the teacher; choose from '
+                                 f'{", ".join(map(repr, self.DTYPES))}.')
         self.checkpoint = checkpoint
         self.arch = RelationViT.settings_of(arch)
         self.img_size = img_size
         self.patch_size = patch_size
         self.block = block
+        self.dtype = self.DTYPES[dtype]
         self.sha256: Optional[str] = None
         self.encoder = self.build_encoder()
+        if self.dtype:
+            for module in self.encoder.modules():  # norms, positions and [class] stay as autocast leaves them
+                if isinstance(module, (nn.Linear, nn.Conv2d)):
+                    module.to(self.dtype)
         self.requires_grad_(False)
         self.train(False)
         keep_out_of_checkpoints(self, lambda name: True)
@@ -101,4 +116,9 @@ class MAETeacher(BaseModule):
     @torch.no_grad()
     def forward(self, images: Tensor) -> QKV:
         """q, k, v of the tapped block for images (B, 3, H, W): each (B, M1, 1 + N, d1), [class] token first."""
-        return self.encoder.forward_relation(images)[1]
+        with self.precision(images):
+            return self.encoder.forward_relation(images)[1]
+
+    def precision(self, images: Tensor) -> ContextManager:
+        """Autocast for weights of type ``dtype``, where there is one."""
+        return nullcontext() if self.dtype is None else torch.autocast(images.device.type, self.dtype)

@@ -32,4 +32,5 @@ class MaskedMAETeacher(MAETeacher):
         Returns:
             Tensor: (B, 1 + n, D1), [class] first, then in the order of ``ids_keep``.
         """
-        return self.encoder.forward_visible(images, ids_keep)
+        with self.precision(images):
+            return self.encoder.forward_visible(images, ids_keep)
