@@ -107,7 +107,8 @@ def register_safe_globals() -> None:
     core = np._core if hasattr(np, '_core') else np.core
     dtypes = {type(np.dtype(kind)) for kind in ('f2', 'f4', 'f8', 'i4', 'i8', 'u1', 'u4', '?')}
     torch.serialization.add_safe_globals([
-        argparse.Namespace, HistoryBuffer, np.dtype, np.ndarray, core.multiarray.scalar, core.multiarray._reconstruct, *dtypes,
+        argparse.Namespace, HistoryBuffer, np.dtype, np.ndarray, core.multiarray.scalar,
+        core.multiarray._reconstruct, *dtypes,
         (_history_buffer_method, 'builtins.getattr')])
 
 

@@ -167,7 +167,8 @@ def test_a_ranking_of_another_teacher_is_refused_when_the_teacher_is_loaded(buil
     path.write_text(json.dumps(ranking))
     model = build_mimhd(head=dict(type='RelationDistillHead', matcher=matcher))
     assert model.head.matchers['qk'].heads.tolist() == [3, 1, 0]
-    for change, found in ((dict(block=2), 'block=2, but this one has 3'), (dict(sha256='f' * 64), 'sha256=ffffffffffff')):
+    for change, found in ((dict(block=2), 'block=2, but this one has 3'),
+                          (dict(sha256='f' * 64), 'sha256=ffffffffffff')):
         path.write_text(json.dumps({**ranking, **change}))
         with pytest.raises(UserInputError, match=found):
             build_mimhd(head=dict(type='RelationDistillHead', matcher=matcher))

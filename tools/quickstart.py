@@ -106,7 +106,7 @@ def main(argv=None) -> None:
 
     minutes = (time.time() - start) / 60
     print(f'\nDone in {minutes:.1f} minutes. In {out}: reconstructions.png, attention.png, segmentation.png, knn.json, '
-          f'and the folders teacher/, student/ and segmentation/ with logs and checkpoints, their configs beside them.\n'
+          f'and the folders teacher/, student/ and segmentation/ with logs and checkpoints, configs beside them.\n'
           f'Next, your own images: copy {out / "student.py"} and change data_root, sizes and epochs.\n'
           f"Next, the paper's sizes: the configs in configs/pretrain/ and configs/segmentation/, started by "
           f"tools/dist_train.sh CONFIG GPUS.")

@@ -75,6 +75,8 @@ def load_config(args: argparse.Namespace) -> Config:
             loader.pin_memory = False
         if args.no_persistent_workers or not loader.get('num_workers'):
             loader.persistent_workers = False
+        if not loader.get('num_workers'):
+            loader.pop('prefetch_factor', None)  # torch refuses it there
     if args.amp:
         use_amp(cfg)
     return cfg

@@ -1,6 +1,7 @@
-"""Models. Layers, from the bottom: relation, views; backbones, necks, losses, matchers; heads, target generators;
-algorithms. Imports only go down."""
+"""Models. Layers, from the bottom: relation, views; backbones, necks, losses, matchers, data preprocessors; heads,
+target generators; algorithms. Imports only go down."""
 from .backbones import RelPosViT, RelationViT, TappedMAEViT
+from .data_preprocessors import DeviceAugmentation
 from .heads import MAEPixelHead, RelationDistillHead
 from .losses import RelationDistillLoss
 from .matchers import AttentionHeadMatcher, AverageHeadMatcher, HeadMatcher, OneToOneHeadMatcher, SelectHeadMatcher
@@ -9,7 +10,7 @@ from .selfsup import DMAE, MIMHD, TinyMIM
 from .target_generators import MAETeacher, MaskedMAETeacher
 
 __all__ = [
-    'AttentionHeadMatcher', 'AverageHeadMatcher', 'DMAE', 'DualViewMAEDecoder', 'HeadMatcher', 'MAEPixelHead',
-    'MAETeacher', 'MIMHD', 'MaskedMAETeacher', 'OneToOneHeadMatcher', 'RelPosViT', 'RelationDistillHead',
-    'RelationDistillLoss', 'RelationViT', 'SelectHeadMatcher', 'TappedMAEViT', 'TinyMIM',
+    'AttentionHeadMatcher', 'AverageHeadMatcher', 'DMAE', 'DeviceAugmentation', 'DualViewMAEDecoder', 'HeadMatcher',
+    'MAEPixelHead', 'MAETeacher', 'MIMHD', 'MaskedMAETeacher', 'OneToOneHeadMatcher', 'RelPosViT',
+    'RelationDistillHead', 'RelationDistillLoss', 'RelationViT', 'SelectHeadMatcher', 'TappedMAEViT', 'TinyMIM',
 ]

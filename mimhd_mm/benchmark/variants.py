@@ -1,0 +1,194 @@
+"""The steps that ``tools/benchmarks/step_time.py`` compares, built from this project's configs."""
+import copy
+import inspect
+import logging
+import math
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+import torch
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.optim import OptimWrapper, build_optim_wrapper
+from torch import nn
+
+from ..engine.commands import project_root
+from ..engine.loading import build_model, image_size, read_config
+from ..errors import UserInputError
+from ..models.backbones import RelationViT
+from ..models.selfsup import MIMHD, TinyMIM
+from .literal import LiteralMIMHD, PublicTinyMIM, broadcast_bytes
+
+#: size -> (MIM-HD's config, TinyMIM's), below ``configs/pretrain``
+SIZES = {size: (f'mimhd_vit-{size}-p16_8xb512-amp-coslr-100e_in1k.py',
+                f'tinymim_vit-{size}-p16_8xb512-amp-coslr-300e_in1k.py') for size in ('base', 'small', 'tiny')}
+SIZES['micro'] = ('mini/mimhd_vit-micro-p8_1xb64-coslr-5e_tiny-imagenet-64px.py',
+                  'mini/tinymim_vit-micro-p8_1xb64-coslr-5e_tiny-imagenet-64px.py')
+DTYPES = ('float32', 'bfloat16')
+
+
+class NotHere(UserInputError):
+    """This variant cannot be measured here; the others can."""
+
+
+class Variant(NamedTuple):
+    """One way to make a step.
+
+    Attributes:
+        caption (str): What it is, for a table's legend.
+        algorithm (type): Class to build.
+        changes (dict): Merged into the config's model.
+        half_on_gpu (bool): fp16 with loss scaling on a GPU, whatever type the others have.
+    """
+    caption: str
+    algorithm: type
+    changes: dict = {}
+    half_on_gpu: bool = False
+
+
+#: in the order of the table; the first is what the others are compared with
+VARIANTS = {
+    'mimhd': Variant('MIM-HD, this project', MIMHD),
+    'mimhd-half': Variant('MIM-HD, this project, reconstructing half (`rec_fraction=0.5`)', MIMHD,
+                          dict(rec_fraction=0.5)),
+    'tinymim': Variant('TinyMIM, this project', TinyMIM),
+    'literal': Variant('MIM-HD as its paper reads: broadcast KL, whole teacher, one decoder pass a view, attention '
+                       'materialised, head weights by eq. 4 as printed', LiteralMIMHD,
+                       dict(head=dict(matcher=dict(type='AttentionHeadMatcher', descriptor='mean', balance=None)))),
+    'public-tinymim': Variant("TinyMIM as its public code has it: attention materialised, fp16 on a GPU", PublicTinyMIM,
+                              half_on_gpu=True),
+}
+
+
+def choose(names: Sequence[str], known: Sequence[str], what: str) -> List[str]:
+    """``names`` if all of them are known.
+
+    Raises:
+        UserInputError: If one is not.
+    """
+    for name in names:
+        if name not in known:
+            raise UserInputError(f'Unknown {what} {name!r}; choose from {", ".join(known)}.')
+    return list(names)
+
+
+def find_device(name: Optional[str]) -> torch.device:
+    """``'cpu'`` or ``'cuda'``; None is a GPU where there is one.
+
+    Raises:
+        UserInputError: If the device is not there.
+    """
+    name = name or ('cuda' if torch.cuda.is_available() else 'cpu')
+    choose([name.split(':')[0]], ('cpu', 'cuda'), 'device')
+    if name.startswith('cuda') and not torch.cuda.is_available():
+        raise UserInputError(f'--device {name} needs a GPU, and none is visible; give --device cpu.')
+    return torch.device(name)
+
+
+def read_size(size: str, family: type) -> Config:
+    """The pre-training config of a size, for MIM-HD or TinyMIM.
+
+    Raises:
+        UserInputError: If the size is unknown.
+    """
+    name = SIZES[choose([size], tuple(SIZES), 'size')[0]][not issubclass(family, MIMHD)]
+    return read_config(project_root() / 'configs' / 'pretrain' / name)
+
+
+def build_variant(name: str, size: str, *, img_size: Optional[int] = None, heads: Optional[int] = None
+                  ) -> Tuple[nn.Module, Config]:
+    """Model and config of a variant, with random weights and no file read.
+
+    The model's ``init_weights``, which wants a teacher's file, is not called: see :func:`fill_randomly`.
+
+    Args:
+        name (str): A key of :data:`VARIANTS`.
+        size (str): A key of :data:`SIZES`.
+        img_size (int, optional): Pixels along a side, in place of the config's.
+        heads (int, optional): Heads of the student's blocks, in place of the architecture's.
+
+    Raises:
+        UserInputError: If a name is unknown or the sizes do not agree.
+        NotHere: If the algorithm lacks an argument that the variant sets.
+    """
+    variant = VARIANTS[choose([name], tuple(VARIANTS), 'variant')[0]]
+    missing = [key for key in variant.changes
+               if not any(key in inspect.signature(cls.__init__).parameters for cls in variant.algorithm.__mro__)]
+    if missing:
+        raise NotHere(f'{variant.algorithm.__name__} has no argument {missing[0]!r}.')
+    cfg = read_size(size, variant.algorithm)
+    model = copy.deepcopy(cfg.model.to_dict())
+    model['type'] = variant.algorithm
+    if img_size is not None:
+        model['backbone']['img_size'] = model['target_generator']['img_size'] = img_size
+    if heads is not None:
+        model['backbone']['arch'] = dict(RelationViT.settings_of(model['backbone']['arch']), num_heads=heads)
+    for key, value in variant.changes.items():
+        model[key] = dict(model[key], **value) if isinstance(value, dict) else value
+    cfg.model = model
+    built = build_model(cfg)
+    fill_randomly(built)
+    return built.train(), cfg
+
+
+def fill_randomly(model: nn.Module) -> None:
+    """Stand in for ``init_weights`` and the files it reads: normal weights, standard deviation 0.02, norms and biases
+    as they were built. How long a step takes does not depend on their values."""
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            nn.init.normal_(parameter, std=0.02)
+
+
+def share_frozen(models: Sequence[nn.Module]) -> None:
+    """Let frozen weights of the same name, shape and type be the same memory in all models: teachers are large."""
+    seen: Dict[tuple, torch.Tensor] = {}
+    for model in models:
+        for name, parameter in model.named_parameters():
+            if not parameter.requires_grad:
+                parameter.data = seen.setdefault((name, parameter.shape, parameter.dtype), parameter.data)
+
+
+def check_memory(model: nn.Module, batch_size: int, limit: float) -> None:
+    """Refuse a literal step whose broadcast KL alone would not fit.
+
+    Args:
+        model (nn.Module): As built.
+        batch_size (int): Images.
+        limit (float): Bytes.
+
+    Raises:
+        NotHere: If it needs more.
+    """
+    if isinstance(model, LiteralMIMHD):
+        need = broadcast_bytes(batch_size, model.backbone.relation_heads, model.target_generator.relation_heads,
+                               math.prod(model.backbone.patch_resolution))
+        if need > limit:
+            raise NotHere(f'its broadcast KL needs {need / 1e9:.1f} GB, more than the limit of {limit / 1e9:.1f} GB '
+                          f'(--max-gb).')
+
+
+def build_optimiser(cfg: Config, model: nn.Module, device: torch.device, dtype: str) -> OptimWrapper:
+    """The config's optimiser, in one of :data:`DTYPES` or float16, by the wrapper that this needs on ``device``."""
+    MMLogger.get_instance('benchmark', log_level='ERROR').setLevel(logging.ERROR)  # it lists every parameter otherwise
+    settings = {key: value for key, value in copy.deepcopy(cfg.optim_wrapper.to_dict()).items()
+                if key not in ('type', 'dtype', 'loss_scale', 'accumulative_counts')}
+    if dtype == 'float32':
+        settings['type'] = 'OptimWrapper'
+    elif device.type == 'cuda':
+        settings.update(type='AmpOptimWrapper', dtype=dtype, loss_scale='dynamic')
+    else:
+        settings['type'] = 'mimhd_mm.CPUAmpOptimWrapper'
+    return build_optim_wrapper(model, settings)
+
+
+def compile_networks(model: nn.Module) -> None:
+    """``torch.compile`` teacher, student and decoder, which leaves parameters and their names as they are."""
+    parts = [(model.target_generator.encoder, 'forward_relation'), (model.backbone, 'forward_relation')]
+    if model.with_neck:
+        parts.append((model, 'predict') if isinstance(model, LiteralMIMHD) else (model.neck, 'predict_hidden'))
+    for part, method in parts:
+        setattr(part, method, torch.compile(getattr(part, method)))
+
+
+def random_images(cfg: Config, batch_size: int, device: torch.device) -> torch.Tensor:
+    """Normal noise of the config's size, (B, 3, H, W)."""
+    return torch.randn(batch_size, 3, *image_size(cfg), device=device)

@@ -1,0 +1,295 @@
+"""What the benchmarks measure with: literal forms give this project's losses, counters count, plans add up."""
+import copy
+import json
+
+import pytest
+import torch
+import torch.nn.functional as F
+from mmengine.config import Config
+from torch import nn
+
+from mimhd_mm.benchmark import accounting, planning, relation_forms, report, stepping, variants
+from mimhd_mm.benchmark.literal import LiteralMIMHD, PublicTinyMIM, broadcast_bytes, broadcast_kl
+from mimhd_mm.benchmark.planning import Cost, Run
+from mimhd_mm.benchmark.timing import SECTIONS, Step, interleave, quartiles
+from mimhd_mm.errors import UserInputError
+from mimhd_mm.models import MIMHD, TinyMIM
+
+from .conftest import mimhd_cfg
+
+CPU = torch.device('cpu')
+TINY = stepping.Options('micro', tuple(variants.VARIANTS), CPU, 'float32', batch_size=2, repeats=2, warmup=0,
+                        max_bytes=1e9, img_size=32)
+
+
+# ---- literal steps ---------------------------------------------------------------------------------------------------
+def build_pair(ours, literal, cfg):
+    """A model of this project and its literal counterpart, teacher from the file and all that learns the same."""
+    models = [cls(**{key: value for key, value in copy.deepcopy(cfg).items() if key != 'type'})
+              for cls in (ours, literal)]
+    for model in models:
+        model.init_weights()
+    models[1].load_state_dict(models[0].state_dict(), strict=False)
+    learned = dict(models[0].named_parameters())
+    assert all(torch.equal(x, learned[name]) for name, x in models[1].named_parameters() if x.requires_grad)
+    return [model.train() for model in models]
+
+
+def assert_same_losses_and_gradients(models, images):
+    found = []
+    for model in models:
+        torch.manual_seed(3)  # the same masks, the same drop path
+        losses = model(images, mode='loss')
+        sum(losses.values()).backward()
+        found.append({**losses, **{name: x.grad for name, x in model.named_parameters() if x.grad is not None}})
+    ours, literal = found
+    assert set(ours) == set(literal) and len(ours) > 10
+    for key in ours:
+        torch.testing.assert_close(ours[key], literal[key], rtol=1e-3, atol=1e-6, msg=lambda text: f'{key}: {text}')
+
+
+@pytest.mark.parametrize('matcher', [
+    dict(type='AttentionHeadMatcher'), dict(type='AttentionHeadMatcher', descriptor='mean', balance=None),
+    dict(type='SelectHeadMatcher')], ids=lambda matcher: '-'.join(map(str, matcher.values())))
+def test_literal_mimhd_has_this_projects_losses_and_gradients(teacher_file, matcher):
+    cfg = mimhd_cfg(teacher_file, head=dict(matcher=matcher), neck=dict(mask_ratio=0.4), rec_weight=2.)
+    ours, literal = build_pair(MIMHD, LiteralMIMHD, cfg)
+    assert len(literal.target_generator.encoder.layers) == 4 > len(ours.target_generator.encoder.layers)
+    assert_same_losses_and_gradients((ours, literal), torch.randn(3, 3, 32, 32))
+
+
+def test_public_tinymim_has_this_projects_losses_and_gradients(teacher_file):
+    cfg = mimhd_cfg(teacher_file, head=dict(matcher=dict(type='OneToOneHeadMatcher'), with_cls_token=True),
+                    backbone=dict(relation_heads=4, constant_drop_path=0.3))
+    del cfg['neck'], cfg['rec_head']
+    assert_same_losses_and_gradients(build_pair(TinyMIM, PublicTinyMIM, cfg), torch.randn(4, 3, 32, 32))
+
+
+# ---- counting --------------------------------------------------------------------------------------------------------
+def test_peak_counts_what_is_alive_at_once():
+    x = torch.randn(1000)  # there before: not counted
+
+    def compute():
+        y = x * 2  # 4000 bytes
+        z = y + 1  # 8000
+        del y  # 4000
+        x.add_(1)  # in place
+        return z.view(10, 100) - 1  # 8000, a view is no storage
+
+    assert accounting.peak_bytes(compute, CPU) == 8000
+
+
+def test_peak_sees_what_the_backward_pass_keeps():
+    x = torch.randn(100, 100, requires_grad=True)
+    once = accounting.peak_bytes(lambda: x.exp().exp().sum().backward(), CPU)
+    with torch.no_grad():
+        assert accounting.peak_bytes(lambda: x.exp().exp().sum(), CPU) < once
+    assert once >= 3 * 40000  # two results kept, and a gradient
+
+
+def test_flops_of_a_block_are_those_by_hand_with_fused_attention_too():
+    batch, heads, tokens, width = 2, 4, 16, 8
+    x = torch.randn(batch, tokens, heads * width)
+    layer = nn.Linear(heads * width, heads * width, bias=False)
+
+    def compute():
+        y = layer(x).view(batch, tokens, heads, width).transpose(1, 2)  # (B, M, N, d)
+        F.scaled_dot_product_attention(y, y, y).sum().backward()
+
+    linear = 2 * batch * tokens * (heads * width) ** 2 * 2  # forward, and the weight's gradient
+    attention = 2 * batch * heads * tokens ** 2 * width * (2 + 4)
+    assert accounting.count_flops(compute) == linear + attention
+    assert torch.backends.cuda.flash_sdp_enabled()
+
+
+def test_matmuls_of_a_step_and_their_rate():
+    x, layer = torch.randn(64, 32), nn.Linear(32, 16)
+    with accounting.Accountant() as accountant:
+        layer(layer(x) @ torch.randn(16, 32)).sum().backward()
+    shapes = {matmul[:2]: count for matmul, count in accountant.matmuls.items()}
+    assert shapes[(64, 32), (32, 16)] >= 2  # the layer, twice
+    assert shapes[(16, 64), (64, 32)] == 2  # its weight's gradient
+    assert accounting.Matmul((64, 32), (32, 16), torch.float32).flops == 2 * 64 * 32 * 16
+    known = {}
+    assert 0 < accounting.matmul_rate(accountant.matmuls, CPU, known) < float('inf')
+    assert set(known) <= set(accountant.matmuls)
+    assert accounting.matmul_rate({}, CPU, known) == 0
+    matmul = accounting.Matmul((1, 1), (1, 1), torch.float32)  # 2 FLOPs, 4 times, 0.5 seconds each
+    assert accounting.matmul_rate({matmul: 4}, CPU, {matmul: 0.5}) == 4
+
+
+# ---- steps -----------------------------------------------------------------------------------------------------------
+def test_quartiles():
+    assert quartiles([3., 1., 2., 5., 4.]) == (2, 3, 4)
+    assert quartiles([7.]) == (7, 7, 7)
+
+
+def test_variants_take_turns():
+    order = []
+
+    def step(name):
+        return lambda: order.append(name) or {'all': float(len(order))}
+
+    rounds = interleave({name: step(name) for name in 'ABC'}, repeats=2, warmup=1)
+    assert ''.join(order) == 'ABC' * 3
+    assert [one['all'] for one in rounds['B']] == [5, 8]
+
+
+def test_all_variants_are_measured_and_their_figures_agree():
+    results, notes = stepping.measure(TINY)
+    assert notes == [] and [one['variant'] for one in results] == list(variants.VARIANTS)
+    by_name = {one['variant']: one for one in results}
+    for one in results:
+        assert len(one['rounds']) == 2 and tuple(one['rounds'][0]) == SECTIONS
+        median = quartiles([sum(each.values()) for each in one['rounds']]).median
+        assert one['seconds']['median'] == median
+        assert one['images_per_second'] == pytest.approx(2 / median)
+        assert one['flops_per_second'] == pytest.approx(one['flops'] / median)
+        assert one['share_of_matmul_rate'] == pytest.approx(one['flops_per_second'] / one['matmul_flops_per_second'])
+        for section in ('teacher', 'student', 'relations', 'backward', 'optimiser'):
+            assert one['sections'][section]['median'] > 0, section
+    assert by_name['mimhd']['ratio']['median'] == 1
+    ours = [by_name['mimhd']['rounds'][i] for i in range(2)]
+    ratios = [sum(by_name['tinymim']['rounds'][i].values()) / sum(ours[i].values()) for i in range(2)]
+    assert by_name['tinymim']['ratio']['median'] == pytest.approx(sum(ratios) / 2)
+    # the literal step runs the rest of the teacher and all of the decoder's last block, and keeps every attention
+    assert by_name['literal']['flops'] > by_name['mimhd']['flops'] > by_name['mimhd-half']['flops']
+    assert by_name['mimhd']['flops'] > by_name['tinymim']['flops']
+    # the one matmul for all pairs of heads, and no more, comes on top of comparing head with head
+    assert 1 < by_name['tinymim']['flops'] / by_name['public-tinymim']['flops'] < 1.01
+    assert by_name['literal']['peak_bytes'] > by_name['mimhd']['peak_bytes'] > by_name['tinymim']['peak_bytes']
+
+    table = report.markdown(stepping.table_rows(results, with_data=False)).splitlines()
+    assert len(table) == 2 + len(results) and len({line.count('|') for line in table}) == 1
+    assert ' data ' not in table[0] and table[2].startswith('| mimhd |')
+    json.dumps(results)
+
+
+def test_a_step_trains_the_student_and_no_teacher():
+    model, cfg = variants.build_variant('literal', 'micro', img_size=32)
+    images = variants.random_images(cfg, 2, CPU)
+    step = Step(model, variants.build_optimiser(cfg, model, CPU, 'bfloat16'), lambda: dict(inputs=images), CPU)
+    before = {name: x.detach().clone() for name, x in model.named_parameters()}
+    step()
+    changed = {name.split('.')[0] for name, x in model.named_parameters() if not torch.equal(x, before[name])}
+    assert changed == {'backbone', 'neck', 'head'}
+
+
+def test_teachers_are_in_memory_once():
+    models = [variants.build_variant(name, 'micro', img_size=32)[0] for name in ('mimhd', 'literal')]
+    variants.share_frozen(models)
+    first, second = (model.target_generator.encoder.layers[0].attn.qkv.weight for model in models)
+    assert first.data_ptr() == second.data_ptr()
+    first, second = (model.backbone.layers[0].attn.qkv.weight for model in models)
+    assert first.data_ptr() != second.data_ptr()
+
+
+def test_a_variant_that_does_not_fit_is_left_out_with_a_note():
+    results, notes = stepping.measure(TINY._replace(variants=('tinymim', 'literal'), max_bytes=10., repeats=1))
+    assert [one['variant'] for one in results] == ['tinymim']
+    assert len(notes) == 1 and notes[0].startswith('literal was left out: its broadcast KL needs')
+    with pytest.raises(UserInputError, match='literal was left out'):
+        stepping.measure(TINY._replace(variants=('literal', ), max_bytes=10.))
+
+
+def test_sweep_of_tokens_grows():
+    results, _ = stepping.sweep('tokens', [16, 64], TINY._replace(variants=('tinymim', ), repeats=1, img_size=None))
+    assert [one['value'] for one in results] == [16, 64]
+    assert results[1]['flops'] > 4 * results[0]['flops']  # linear layers four times, relations sixteen
+    assert [point[0] for point in stepping.curves_of(results)['tinymim']] == [16, 64]
+    with pytest.raises(UserInputError, match='a square number'):
+        stepping.sweep('tokens', [50], TINY)
+
+
+# ---- relations -------------------------------------------------------------------------------------------------------
+def test_the_two_forms_of_the_relation_loss_are_equal_and_the_broadcast_takes_more():
+    results, notes = relation_forms.measure([9, 64, 4000], [(3, 4)], 2, CPU, repeats=2, max_bytes=1e8)
+    assert [one['tokens'] for one in results] == [9, 64]
+    assert len(notes) == 1 and 'N = 4000: left out' in notes[0]
+    memory = results[1]['peak_bytes']
+    numbers = 2 * 3 * 4 * 64 * 64
+    assert memory['matmul'] < 8 * numbers <= memory['broadcast'] <= broadcast_bytes(2, 3, 4, 64)
+    row = relation_forms.table_rows(results)[1]
+    assert row['times less'] == pytest.approx(memory['broadcast'] / memory['matmul'])
+
+
+def test_broadcast_kl_is_the_divergence_by_a_loop():
+    student, teacher = (torch.randn(1, heads, 3, 3).log_softmax(-1) for heads in (2, 3))
+    found = broadcast_kl(student, teacher)
+    for m2 in range(2):
+        for m1 in range(3):
+            by_hand = sum(torch.distributions.kl_divergence(*(torch.distributions.Categorical(logits=x[row])
+                                                              for x in (teacher[0, m1], student[0, m2])))
+                          for row in range(3)) / 3
+            torch.testing.assert_close(found[0, m2, m1], by_hand)
+
+
+def test_forms_that_differ_are_noticed(monkeypatch):
+    monkeypatch.setitem(relation_forms.FORMS, 'broadcast', lambda *relations: broadcast_kl(*relations) * 1.01)
+    with pytest.raises(AssertionError, match='distances of the two forms differ'):
+        relation_forms.measure([9], [(3, 4)], 2, CPU, repeats=1, max_bytes=1e8)
+
+
+# ---- plans -----------------------------------------------------------------------------------------------------------
+RUN = Run(batch_size=512, global_batch=4096, lr=1.5e-3, images=1_281_167, epochs=100)
+
+
+def test_plan_by_hand():
+    cost = Cost(batch_size=64, iteration=0.25, update=0.1, fixed_bytes=10 ** 9, image_bytes=1e8)
+    plan = planning.make_plan(RUN, cost, gpus=2, batch_size=128)
+    assert plan.accumulate == 16  # 4096 / (2 * 128)
+    assert plan.lr == pytest.approx(1.5e-3)
+    assert plan.unaccumulated_lr == pytest.approx(1.5e-3 / 16)
+    iterations = 100 * 5004  # 1,281,167 / 256, rounded down
+    assert plan.hours == pytest.approx((iterations * 0.5 + iterations / 16 * 0.1) / 3600)
+    assert plan.bytes == pytest.approx(10 ** 9 + 128 * 1e8)
+
+
+def test_rate_follows_what_cannot_be_accumulated_exactly():
+    cost = Cost(64, 0.25, 0.1, 10 ** 9, 1e8)
+    plan = planning.make_plan(RUN, cost, gpus=3, batch_size=512)
+    assert plan.accumulate == 3  # 4096 / 1536 = 2.67
+    assert plan.lr == pytest.approx(1.5e-3 * 4608 / 4096)
+    assert planning.make_plan(RUN, cost, gpus=16, batch_size=512).lr == pytest.approx(3e-3)
+
+
+def test_largest_batch():
+    cost = Cost(64, 0.25, 0.1, fixed_bytes=10 ** 9, image_bytes=1e8)
+    assert planning.largest_batch(cost, 10e9, 512) == 64  # (9 - 1) / 0.1 = 80
+    assert planning.largest_batch(cost, 100e9, 500) == 500
+    with pytest.raises(UserInputError, match='One image needs 1.2 GB'):
+        planning.largest_batch(cost, 1.2e9, 512)
+
+
+def test_run_of_a_config():
+    cfg = Config(dict(
+        train_dataloader=dict(batch_size=512, dataset=dict(type='ImageNet')), train_cfg=dict(max_epochs=100),
+        auto_scale_lr=dict(base_batch_size=4096), optim_wrapper=dict(optimizer=dict(lr=1.5e-3))))
+    assert planning.describe_run(cfg, None) == RUN
+    cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=1000)
+    assert planning.describe_run(cfg, 4096).epochs == 1000
+    cfg.train_dataloader.dataset.type = 'mmpretrain.CustomDataset'
+    with pytest.raises(UserInputError, match='--epoch-images'):
+        planning.describe_run(cfg, None)
+
+
+def test_command_line_of_a_plan():
+    plan = planning.Plan(gpus=2, batch_size=128, accumulate=16, lr=1.5e-3, unaccumulated_lr=1e-4, hours=1., bytes=1.)
+    assert planning.command_line('c.py', plan, ["model.head.pairs=['qk', 'vv']"]) == (
+        """bash tools/dist_train.sh c.py 2 --cfg-options 'model.head.pairs=['"'"'qk'"'"', '"'"'vv'"'"']' """
+        'train_dataloader.batch_size=128 optim_wrapper.accumulative_counts=16 optim_wrapper.optimizer.lr=0.0015')
+    assert planning.command_line('c.py', plan._replace(gpus=1), switches=['--amp']).startswith(
+        'python tools/train.py c.py --amp --cfg-options train_dataloader.batch_size=128 ')
+
+
+def test_memory_of_a_step_grows_with_images():
+    model, cfg = variants.build_variant('mimhd', 'micro', img_size=32)
+    optimiser = variants.build_optimiser(cfg, model, CPU, 'float32')
+    found = []
+    for batch in (2, 4):
+        images = variants.random_images(cfg, batch, CPU)
+        step = Step(model, optimiser, lambda: dict(inputs=images), CPU)
+        step()
+        found.append(planning.memory_of(step, batch, CPU))
+    assert found[0][0] == found[1][0] > 4 * sum(x.numel() for x in model.parameters())
+    assert found[0][1] == pytest.approx(found[1][1], rel=0.1)

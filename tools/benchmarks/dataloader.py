@@ -1,0 +1,65 @@
+"""How many images a second a config's training dataloader gives, and how long a training would wait for them.
+
+    python tools/benchmarks/dataloader.py configs/pretrain/CONFIG.py --workers 0 2 4 8 --batches 50 --step-ms 300
+
+Each row fetches batches, copies them to the device and preprocesses them there (augmentation too, where the config has
+it), and sleeps for --step-ms, the time of a training step. "waited" is the share of the time spent waiting for batches;
+a GPU is kept busy where it is near 0.
+"""
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from mmengine.config import DictAction
+from mmengine.registry import init_default_scope
+
+from mimhd_mm.datasets.loader_speed import build_loader, measure_loader
+from mimhd_mm.engine.evaluate_table import environment
+from mimhd_mm.engine.launch import load_config, run_tool
+from mimhd_mm.engine.loading import build_preprocessor
+from mimhd_mm.engine.preflight import check_image_folder
+from mimhd_mm.errors import UserInputError
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Speed of a config's training dataloader")
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--workers', type=int, nargs='+', default=[0, 2, 4], help='loader processes (default 0 2 4)')
+    parser.add_argument('--batches', type=int, default=20, help='batches to measure (default 20)')
+    parser.add_argument('--step-ms', type=float, default=0., help='time of a training step (default 0)')
+    parser.add_argument('--out', help='also write the numbers to this JSON file')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+                        help='override settings of the config')
+    # the rest of what training takes, as it is there by default
+    parser.set_defaults(work_dir=None, launcher='none', local_rank=0, amp=False, no_pin_memory=False,
+                        no_persistent_workers=False)
+    args = parser.parse_args(argv)
+    if args.batches < 1 or min(args.workers) < 0 or args.step_ms < 0:
+        raise UserInputError('--batches is 1 or more, and --workers and --step-ms are not negative; correct what was '
+                             'given.')
+    return args
+
+
+def main(argv=None) -> None:
+    args = parse_args(argv)
+    cfg = load_config(args)
+    init_default_scope(cfg.get('default_scope', 'mmpretrain'))
+    check_image_folder('train_dataloader.dataset', (cfg.get('train_dataloader') or {}).get('dataset') or {})
+    preprocess = build_preprocessor(cfg).to('cuda' if torch.cuda.is_available() else 'cpu')
+    about = dict(config=args.config, options=args.cfg_options or {}, step_ms=args.step_ms, **environment())
+    print('| workers | images/s | waited | preprocessing, ms a batch | first batch after, s |')
+    print('| ---: | ---: | ---: | ---: | ---: |')
+    rows = []
+    for workers in args.workers:
+        row = measure_loader(build_loader(cfg, workers), preprocess, args.batches, args.step_ms / 1000)
+        print(f'| {workers} | {row["images_per_second"]:.0f} | {100 * row["waited"]:.0f} % | '
+              f'{row["preprocess_ms"]:.1f} | {row["start_s"]:.1f} |', flush=True)
+        rows.append(row)
+    print(*(f'- {key}: {value}' for key, value in about.items()), sep='\n')
+    if args.out:
+        Path(args.out).write_text(json.dumps(dict(rows=rows, about=about), indent=2) + '\n')
+
+
+if __name__ == '__main__':
+    run_tool(main)

@@ -1,0 +1,111 @@
+"""Time a training step and its parts: this project's MIM-HD and TinyMIM beside literal ones, side by side.
+
+    python tools/benchmarks/step_time.py --size base --batch-size 64 --dtype bfloat16 --out step_time.json
+    python tools/benchmarks/step_time.py --size micro --batch-size 4 --sweep tokens --plot growth.png
+
+Weights and images are random and no teacher's file is needed: how long a step takes does not depend on their values.
+"""
+import argparse
+import shlex
+import sys
+
+import torch
+
+from mimhd_mm.benchmark import report, stepping
+from mimhd_mm.benchmark.accounting import available_bytes
+from mimhd_mm.benchmark.variants import DTYPES, SIZES, VARIANTS, choose, find_device
+from mimhd_mm.engine.launch import run_tool
+from mimhd_mm.engine.preflight import check_image_folder
+from mimhd_mm.errors import UserInputError
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Time of a training step')
+    parser.add_argument('--size', default='base', help=f'student: {", ".join(SIZES)} (default base)')
+    parser.add_argument('--variants', nargs='+', default=list(VARIANTS), metavar='NAME',
+                        help=f'of {", ".join(VARIANTS)}; ratios are to the first (default all)')
+    parser.add_argument('--batch-size', type=int, default=8, help='images a step (default 8)')
+    parser.add_argument('--img-size', type=int, help="pixels along a side (default the config's)")
+    parser.add_argument('--dtype', default='float32', help=f'{" or ".join(DTYPES)}, by autocast (default float32)')
+    parser.add_argument('--device', help='cpu or cuda (default cuda where there is one)')
+    parser.add_argument('--threads', type=int, help="of the CPU (default PyTorch's)")
+    parser.add_argument('--compile', action='store_true', help='torch.compile teacher, student and decoder')
+    parser.add_argument('--repeats', type=int, default=5, help='rounds that count (default 5)')
+    parser.add_argument('--warmup', type=int, default=2, help='rounds before them (default 2)')
+    parser.add_argument('--images', help='folder of images to load in place of noise; the wait for them is a column')
+    parser.add_argument('--workers', type=int, default=2, help='loader processes for --images (default 2)')
+    parser.add_argument('--max-gb', type=float,
+                        help="limit for the literal variant's broadcast (default half of what is free)")
+    parser.add_argument('--sweep', help=f'measure for several values of {", ".join(stepping.SWEEPS)}')
+    parser.add_argument('--values', type=int, nargs='+', help='those of --sweep')
+    parser.add_argument('--plot', help='PNG file for --sweep (default step_time_<sweep>.png)')
+    parser.add_argument('--out', help='JSON file for all figures')
+    return parser.parse_args(argv)
+
+
+def check(args: argparse.Namespace) -> stepping.Options:
+    """What to measure.
+
+    Raises:
+        UserInputError: If arguments are unknown, out of range or contradict each other.
+    """
+    choose([args.size], tuple(SIZES), 'size')
+    choose([args.dtype], DTYPES, 'dtype')
+    choose(args.variants, tuple(VARIANTS), 'variant')
+    for name in ('batch_size', 'repeats', 'img_size', 'threads', 'max_gb', *(['workers'] if args.images else [])):
+        if getattr(args, name) is not None and getattr(args, name) <= 0:
+            raise UserInputError(f'--{name.replace("_", "-")} is above 0, not {getattr(args, name)}.')
+    if args.warmup < 0:
+        raise UserInputError(f'--warmup is not negative, but {args.warmup} was given.')
+    if args.compile and not args.warmup:
+        raise UserInputError('--compile compiles in the first round; give --warmup 1 or more.')
+    if args.sweep is None and (args.values or args.plot):
+        raise UserInputError('--values and --plot belong to --sweep; give it, or leave them out.')
+    if args.sweep is not None:
+        choose([args.sweep], tuple(stepping.SWEEPS), 'sweep')
+        args.plot = args.plot or f'step_time_{args.sweep}.png'
+        args.values = args.values or list(stepping.SWEEPS[args.sweep][1])
+        if min(args.values) < 1:
+            raise UserInputError(f'--values are above 0, not {min(args.values)}.')
+    if args.images is not None:
+        if args.img_size is not None or args.sweep == 'tokens':
+            raise UserInputError("--images are cropped to the config's size; leave out --img-size and --sweep tokens.")
+        check_image_folder('--images', dict(data_root=args.images), 'give a folder with images')
+    report.check_target(args.out, '.json')
+    report.check_target(args.plot, '.png')
+    device = find_device(args.device)
+    limit = args.max_gb * 1e9 if args.max_gb else available_bytes(device) / 2
+    return stepping.Options(
+        args.size, args.variants, device, args.dtype, args.batch_size, args.repeats, args.warmup, limit, args.compile,
+        args.images, args.workers, args.img_size)
+
+
+def main(argv=None) -> None:
+    args = parse_args(argv)
+    options = check(args)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    if args.sweep:
+        results, notes = stepping.sweep(args.sweep, args.values, options)
+        report.plot_growth(args.plot, stepping.curves_of(results), stepping.SWEEPS[args.sweep][0])
+        notes.append(f'plot: {args.plot}')
+    else:
+        results, notes = stepping.measure(options)
+    facts = report.about(
+        shlex.join(['python', 'tools/benchmarks/step_time.py', *(sys.argv[1:] if argv is None else argv)]),
+        options.device, size=args.size, dtype=args.dtype, batch_size=args.batch_size,
+        repeats=f'{args.repeats} after {args.warmup}, variants in turn')
+    notes = [f'{name}: {VARIANTS[name].caption}' for name in args.variants] + notes + [
+        'times are medians in ms, "to the first" the median of the ratios of each round; decoder = views, decoder and '
+        'pixel loss; share = GFLOP/s of the step over those of its own matmuls run alone'
+        + ('; peak memory on a CPU counts tensors only, not what operators take for themselves'
+           if options.device.type == 'cpu' else '')
+        + ('; memory and FLOPs are of the step before it was compiled' if args.compile else '')]
+    print(report.markdown(stepping.table_rows(results, args.images is not None)))
+    print('\n' + report.legend(facts, notes))
+    if args.out:
+        report.write_json(args.out, dict(about=facts, notes=notes, results=results))
+
+
+if __name__ == '__main__':
+    run_tool(main)
