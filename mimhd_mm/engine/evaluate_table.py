@@ -45,7 +45,8 @@ def commit() -> str:
     try:
         head, changes = (subprocess.run(['git', '-C', str(root), *arguments], capture_output=True, text=True,
                                         check=True).stdout.strip()
-                         for arguments in (('rev-parse', '--short=12', 'HEAD'), ('status', '--porcelain')))
+                         for arguments in (('rev-parse', '--short=12', 'HEAD'),
+                                              ('status', '--porcelain', '--untracked-files=no')))
     except (OSError, subprocess.CalledProcessError):
         return 'no git'
     return head + (' + changes' if changes else '') if (root / '.git').exists() else 'no git'
