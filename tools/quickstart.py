@@ -8,17 +8,13 @@ It runs the ordinary tools on three ordinary configs, as processes of their own,
 complete is reused by the next call, and a training that was cut short goes on where its last checkpoint is.
 """
 import argparse
-import collections
 import contextlib
 import hashlib
 import importlib
 import io
 import json
-import os
 import re
-import shlex
 import shutil
-import subprocess
 import sys
 import time
 import warnings
@@ -37,7 +33,6 @@ LEAST = dict(epoch=1, iter=10)  # length of a training, however short the demo
 VALIDATION_SHARE = 0.2
 PICTURED = 6  # scenes in segmentation.png
 ZOOM = 2  # of their pixels there
-PROGRESS = re.compile(r'(Epoch|Iter)\(train\)\s+\[\s*(\d+)(?:/\d+)?\].*?eta: (\S+(?: days?, \S+)?).*?\sloss: (\S+)')
 ROWS = {'untrained student': 'student, untrained', 'this checkpoint': 'student, distilled', 'its teacher': 'teacher',
         'raw pixels (32 x 32)': 'raw pixels, no network'}
 
@@ -281,23 +276,10 @@ def call(tool: str, *arguments, length: str = None) -> None:
         *arguments: Of the tool.
         length (str, optional): Epochs or iterations of the training, for the progress. Defaults to None.
     """
-    command = [f'tools/{tool}', *map(str, arguments)]
-    print('$ python ' + shlex.join(command), flush=True)
-    last = collections.deque(maxlen=30)
-    environment = dict(os.environ, PYTHONWARNINGS='ignore', PYTHONPATH=os.pathsep.join(
-        filter(None, [str(ROOT), os.environ.get('PYTHONPATH')])))
-    with subprocess.Popen([sys.executable, '-u', *command], cwd=ROOT, env=environment, text=True, errors='replace',
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
-        for line in process.stdout:
-            last.append(line)
-            match = PROGRESS.search(line)
-            if match:
-                unit, number, eta, loss = match.groups()
-                print(f'   {unit.lower()} {number:>3}/{length}   loss {loss}   {eta} to go', flush=True)
-    if process.returncode:
-        sys.stderr.writelines(line for line in last if not line.startswith('error: '))
-        errors = [line[len('error: '):].strip() for line in last if line.startswith('error: ')]
-        sys.exit('error: ' + (errors or [f'tools/{tool} ended with status {process.returncode}; see above.'])[-1])
+    try:
+        project('mimhd_mm.engine.commands').call_tool(tool, *arguments, total=length)
+    except ValueError as error:  # UserInputError is one
+        sys.exit(f'error: {error}')
 
 
 def newer(target: Path, source: Path) -> bool:

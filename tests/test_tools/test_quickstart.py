@@ -7,6 +7,8 @@ import pytest
 from mmengine.config import Config
 from PIL import Image
 
+from mimhd_mm.engine.commands import PROGRESS
+
 from .commands import load_tool
 
 LINE = ('2026/01/31 10:20:30 - mmengine - INFO - Epoch(train)  [7][62/62]  base_lr: 9.9e-04 lr: 9.9e-04  '
@@ -144,10 +146,10 @@ def test_minutes_are_positive(quickstart):
         quickstart.main(['--minutes', '0'])
 
 
-def test_progress_is_read_from_the_log(quickstart):
-    assert quickstart.PROGRESS.search(LINE).groups() == ('Epoch', '7', '1 day, 2:03:04', '0.3574')
+def test_progress_is_read_from_the_log():
+    assert PROGRESS.search(LINE).groups() == ('Epoch', '7', '1 day, 2:03:04', '0.3574')
     line = LINE.replace('Epoch(train)  [7][62/62]', 'Iter(train) [ 50/300]')
-    assert quickstart.PROGRESS.search(line).groups() == ('Iter', '50', '1 day, 2:03:04', '0.3574')
+    assert PROGRESS.search(line).groups() == ('Iter', '50', '1 day, 2:03:04', '0.3574')
 
 
 def test_call_passes_the_tools_sentence_on(quickstart, capsys):

@@ -5,13 +5,7 @@
 _base_ = [
     '../../_base_/models/tinymim_vit-micro-p8.py',
     '../../_base_/datasets/tiny-imagenet_tinymim_64px.py',
-    '../../_base_/schedules/pretrain_mini.py',
+    '../../_base_/schedules/pretrain_mini-5e.py',
     '../../_base_/mimhd_runtime.py',
 ]
-
-param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-3, by_epoch=True, begin=0, end=1, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', T_max=4, by_epoch=True, begin=1, end=5, convert_to_iter_based=True),
-]
-train_cfg = dict(max_epochs=5)
 default_hooks = dict(checkpoint=dict(interval=1))
