@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -111,7 +112,7 @@ def run(work_dir: Path, model: dict, folders, hooks: list, epochs: int = 3, **kw
         default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1)),
         visualizer=dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')]),
         custom_hooks=[*hooks, seen], randomness=dict(seed=3), default_scope='mmpretrain',
-        experiment_name=f'{work_dir.name}_{len(list(work_dir.parent.iterdir()))}', log_level='INFO', **kwargs)
+        experiment_name=f'{work_dir.name}_{uuid.uuid4().hex}', log_level='INFO', **kwargs)  # one visualizer a name
     cfg = dict(cfg, cfg={**copy.deepcopy({key: value for key, value in cfg.items() if key != 'custom_hooks'}),
                          'custom_hooks': [hook for hook in hooks if isinstance(hook, dict)]})
     runner = Runner(**cfg)
