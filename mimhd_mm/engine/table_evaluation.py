@@ -43,7 +43,7 @@ def evaluation_options(run: Run, task: str, options: TableOptions) -> Options:
         if str(dataset.type).split('.')[-1] == 'TinyImageNet':
             settings = on_tiny_imagenet(settings)
     return Options(checkpoints=[str(run.checkpoint)], settings=settings, tasks=[task], classification_root=root,
-                   segmentation_root=options.segmentation_root, gpus=options.gpus, shorten=options.shorten,
+                   segmentation_root=options.segmentation_root, gpus=options.gpus, shorten=options.task_length,
                    seed=run.seed, amp=options.amp)
 
 

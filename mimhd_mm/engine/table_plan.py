@@ -35,6 +35,7 @@ class TableOptions:
         heads (str, optional): File of ``tools/analysis_tools/rank_heads.py`` for the rows with a
             ``SelectHeadMatcher``. None takes what the config says, by default the first heads.
         shorten (float): Factor on the length of every training, above 0 and up to 1. Defaults to 1.
+        shorten_tasks (float, optional): The factor for trainings of the evaluation. None takes ``shorten``.
         amp (bool): Whether ``tools/train.py`` gets ``--amp``. Defaults to False.
         work_dir (str): For every run and the tables. Defaults to ``'work_dirs/tables'``.
     """
@@ -48,6 +49,7 @@ class TableOptions:
     teacher: Optional[str] = None
     heads: Optional[str] = None
     shorten: float = 1.
+    shorten_tasks: Optional[float] = None
     amp: bool = False
     work_dir: str = 'work_dirs/tables'
 
@@ -55,6 +57,11 @@ class TableOptions:
     def kind(self) -> str:
         """``'mini'`` or ``'full'``."""
         return 'mini' if self.mini else 'full'
+
+    @property
+    def task_length(self) -> float:
+        """Factor on the length of the evaluation's trainings."""
+        return self.shorten if self.shorten_tasks is None else self.shorten_tasks
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,7 @@ class Run:
         cfg (Config, optional): The same, read.
         base (Path, optional): The row's config, which it inherits.
         imported (Path, optional): The file of imported weights.
+        untrained (bool): Whether the student stays as it is before the first step. Defaults to False.
     """
     seed: int
     folder: Path
@@ -77,11 +85,15 @@ class Run:
     cfg: Optional[Config] = None
     base: Optional[Path] = None
     imported: Optional[Path] = None
+    untrained: bool = False
 
     @property
     def checkpoint(self) -> Path:
         """What is evaluated."""
-        return self.imported or Path(self.cfg.work_dir) / f'epoch_{self.cfg.train_cfg.max_epochs}.pth'
+        if self.imported:
+            return self.imported
+        name = 'untrained' if self.untrained else f'epoch_{self.cfg.train_cfg.max_epochs}'
+        return Path(self.cfg.work_dir) / f'{name}.pth'
 
 
 def plan_row(row: Row, options: TableOptions) -> List[Run]:
@@ -123,12 +135,14 @@ def plan_pretraining(source: dict, options: TableOptions, seed: int) -> Run:
                              ) from error
     files = [(cfg.model.get('target_generator') or {}).get('checkpoint'), selected_heads(cfg)]
     hashes = [file_hash(file) if isinstance(file, str) and Path(file).is_file() else None for file in files]
-    identity = json.dumps([cfg.to_dict(), hashes, options.gpus, options.amp], sort_keys=True, default=str)
+    untrained = bool(source.get('untrained'))
+    identity = json.dumps([cfg.to_dict(), hashes, options.gpus, options.amp, *([untrained] if untrained else [])],
+                          sort_keys=True, default=str)
     changed = (f'{key.split(".")[-1]}={value}' for key, value in row_options.items() if value_of(base, key) != value)
-    words = [path.stem, *changed, f's{seed}', hashlib.sha256(identity.encode()).hexdigest()[:10]]
+    words = [path.stem, *changed, *(['untrained'] if untrained else []), f's{seed}', hashlib.sha256(identity.encode()).hexdigest()[:10]]
     folder = runs_folder(options) / re.sub(r'[^\w.=-]', '', '-'.join(words))
     cfg.work_dir = (folder / 'pretrain').as_posix()
-    return Run(seed, folder, f'{body}work_dir = {cfg.work_dir!r}\n', cfg, path)
+    return Run(seed, folder, f'{body}work_dir = {cfg.work_dir!r}\n', cfg, path, untrained=untrained)
 
 
 def pretraining_text(path: Path, base: Config, row_options: dict, options: TableOptions, seed: int) -> str:

@@ -34,7 +34,8 @@ def write_report(table: Table, plans: Dict[int, List[Run]], failures: Failures, 
     stem = report_stem(table, options)
     write_atomically(stem.with_suffix('.md'), markdown(table, rows, about, options))
     write_atomically(stem.with_suffix('.csv'), csv_text(rows, options))
-    content = dict(table=table.name, title=table.title, mini=options.mini, shorten=options.shorten, rows=rows,
+    content = dict(table=table.name, title=table.title, mini=options.mini, shorten=options.shorten,
+                   shorten_tasks=options.task_length, rows=rows,
                    about=about)
     write_atomically(stem.with_suffix('.json'), json.dumps(content, indent=2) + '\n')
 
@@ -120,8 +121,8 @@ def describe(rows: List[dict], options: TableOptions, command: str) -> Dict[str,
 
     hours = ', '.join(f'row {row["number"]} {row["hours"]:.2f}' + (' after being resumed' if row['resumed'] else '')
                       for row in rows if row['hours'])
-    length = f'every training shortened to {options.shorten:g} of its length' if options.shorten < 1 else \
-        'trainings at the full length of their configs'
+    length = ' and '.join(f'{name} ' + (f'shortened to {factor:g} of its length' if factor < 1 else 'of full length')
+                          for name, factor in (('pre-training', options.shorten), ('evaluation', options.task_length)))
     return {
         'numbers': 'percent; k-NN, linear and fine-tuned are top-1 of the validation images; mean ± sample standard '
                    'deviation over n seeds; of each training the last evaluation, not the best; a student without '
@@ -137,7 +138,7 @@ def describe(rows: List[dict], options: TableOptions, command: str) -> Dict[str,
 def markdown(table: Table, rows: List[dict], about: Dict[str, str], options: TableOptions) -> str:
     """The whole Markdown file; a star marks numbers of trainings that were shortened."""
     paper = [key for key in PAPER if any(key in row['paper'] for row in rows)]
-    star = ' *' if options.shorten < 1 else ''
+    star = ' *' if min(options.shorten, options.task_length) < 1 else ''
     lines = ['# ' + table.title + (' (miniature)' if options.mini else ''), '',
              '| row | config | options | ' + ' | '.join([*COLUMNS.values(), *(PAPER[key] for key in paper)]) + ' |',
              '| --- | --- | --- |' + ' ---: |' * (len(COLUMNS) + len(paper))]
@@ -148,7 +149,7 @@ def markdown(table: Table, rows: List[dict], about: Dict[str, str], options: Tab
         lines.append('| ' + ' | '.join([row['name'], source, options_text(row['options']), *cells]) + ' |')
     lines.append('')
     if star:
-        lines += [f'\\* trained for {options.shorten:g} of the length of the configs only', '']
+        lines += ['\\* trained for a part of the length of the configs only, see settings', '']
     lines += [f'- row {row["number"]}, seed {seed}, failed: {sentence}' for row in rows
               for seed, sentence in row['failures'].items()]
     lines += [f'- row {row["number"]}, not run: {row["note"]}' for row in rows if row['note']]
@@ -175,7 +176,7 @@ def csv_text(rows: List[dict], options: TableOptions) -> str:
         line.update(options=options_text(row['options']), status=row['status'])
         for key, value in [*row['metrics'].items(), *((key, row['logged'].get(key)) for key in logged)]:
             line.update({f'{key}_{part}': (value or {}).get(part) for part in ('mean', 'std', 'n')})
-        line.update(hours=round(row['hours'], 4), shorten=options.shorten)
+        line.update(hours=round(row['hours'], 4), shorten=options.shorten, shorten_tasks=options.task_length)
         if not options.mini:
             line.update({f'paper_{key}': row['paper'].get(key) for key in PAPER})
         lines.append(line)

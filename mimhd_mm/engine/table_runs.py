@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 import torch
+from mmengine.registry import DefaultScope
 
 from ..errors import UserInputError, root_cause
 from .commands import call_tool, last_checkpoint, logged, write_atomically
@@ -16,6 +17,7 @@ from .evaluate import evaluate
 from .evaluate_config import Options, shipped_settings
 from .evaluate_inputs import check_options
 from .evaluate_table import environment
+from .loading import build_untrained
 from .table_evaluation import check_run, evaluation_folder, evaluation_options
 from .table_plan import Run, TableOptions, plan_row, selects_heads
 from .table_report import write_report
@@ -96,6 +98,8 @@ def check_table_options(options: TableOptions) -> None:
     check_options(Options(
         checkpoints=[], settings=shipped_settings()[options.kind], tasks=options.tasks, work_dir=options.work_dir,
         gpus=options.gpus, shorten=options.shorten))
+    if not 0 < options.task_length <= 1:
+        raise UserInputError(f'--shorten-tasks is above 0 and up to 1, not {options.shorten_tasks}.')
 
 
 def is_complete(run: Run, task: str, options: TableOptions) -> bool:
@@ -139,6 +143,8 @@ def locked(folder: Path) -> Iterator[None]:
 def pretrain(run: Run, options: TableOptions) -> None:
     """Train, or go on where the last checkpoint is, unless it is done; ``pretrain.json`` is written last.
 
+    A row without training writes its student's start instead.
+
     Raises:
         UserInputError: If the training fails.
     """
@@ -148,9 +154,12 @@ def pretrain(run: Run, options: TableOptions) -> None:
         return
     start, config, epochs = time.time(), run.folder / 'config.py', run.cfg.train_cfg.max_epochs
     write_atomically(config, run.text)
-    saved = last_checkpoint(Path(run.cfg.work_dir))
+    saved = None if run.untrained else last_checkpoint(Path(run.cfg.work_dir))
     arguments = [*(['--resume', saved] if saved else []), *(['--amp'] if options.amp else [])]
-    if options.gpus > 1:
+    if run.untrained:
+        epochs = 0
+        save_untrained(run)
+    elif options.gpus > 1:
         call_tool('dist_train.sh', config, options.gpus, *arguments, total=epochs)
     else:
         call_tool('train.py', config, *arguments, total=epochs)
@@ -160,6 +169,14 @@ def pretrain(run: Run, options: TableOptions) -> None:
     write_atomically(done, json.dumps(dict(
         epochs=epochs, seconds=round(time.time() - start, 1), resumed=bool(saved),
         logged=last_figures(Path(run.cfg.work_dir)), environment=environment()), indent=2) + '\n')
+
+
+def save_untrained(run: Run) -> None:
+    """Write a checkpoint of the model before the first step."""
+    with DefaultScope.overwrite_default_scope(run.cfg.get('default_scope', 'mmpretrain')):
+        model = build_untrained(run.cfg, run.seed)
+    run.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(dict(meta=dict(cfg=run.cfg.pretty_text, epoch=0), state_dict=model.state_dict()), run.checkpoint)
 
 
 def last_figures(folder: Path) -> Dict[str, float]:

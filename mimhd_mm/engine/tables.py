@@ -18,8 +18,8 @@ class Row:
     Attributes:
         number (int): Counted from 1.
         name (str): As the paper has it.
-        sources (dict): ``'full'`` and, where there is a miniature, ``'mini'`` -> ``dict(config=..., options=...)`` or
-            ``dict(checkpoint=...)``.
+        sources (dict): ``'full'`` and, where there is a miniature, ``'mini'`` -> ``dict(config=..., options=...)``,
+            with ``untrained=True`` for its student as it is before the first step; or ``dict(checkpoint=...)``.
         paper (dict): The paper's numbers, percent: of ``top1`` and ``mIoU``.
     """
     number: int
@@ -68,10 +68,10 @@ def read_tables(path: Path) -> Dict[str, Table]:
     for table in tables.values():
         for row in table.rows:
             for kind, source in row.sources.items():
-                if not source.keys() <= {'config', 'options', 'checkpoint'} or \
+                if not source.keys() <= {'config', 'options', 'checkpoint', 'untrained'} or \
                         ('config' in source) == ('checkpoint' in source):
                     raise UserInputError(f'{str(path)!r}, {table.name}, row {row.number}: {kind!r} holds either a '
-                                         f'`config`, maybe with `options`, or a `checkpoint`, not {source}.')
+                                         f'`config`, maybe with `options` and `untrained`, or a `checkpoint`, not {source}.')
     return tables
 
 

@@ -168,7 +168,7 @@ def test_a_row_that_fails(arguments, tmp_path, capfd):
     score = rows[5]['metrics']['knn']['mean']
     assert score > 0 and rows[5]['runs'][0]['checkpoint'].endswith('moco.pth')
     text = (tmp_path / 'work' / 'broken-mini.md').read_text()
-    assert f'| imported | moco |  | {score:.2f} (n=1) * |' in text and '* trained for 0.5 of the length' in text
+    assert f'| imported | moco |  | {score:.2f} (n=1) * |' in text and 'pre-training shortened to 0.5 of its length' in text
     line, = [line for line in text.splitlines() if line.startswith('| rate below zero |')]
     assert line.endswith('| failed | not run | not run | not run |')
     assert '- row 5, seed 0, failed: tools/train.py ended with status 1' in text

@@ -48,6 +48,8 @@ def parse_args(argv) -> argparse.Namespace:
                         'select heads (default: the first ones)')
     parser.add_argument('--shorten', type=float, default=1., metavar='FACTOR',
                         help='train for this part of the length of the configs, 0 < FACTOR <= 1 (default 1)')
+    parser.add_argument('--shorten-tasks', type=float, metavar='FACTOR',
+                        help='the same for the trainings of the evaluation (default: as --shorten)')
     parser.add_argument('--amp', action='store_true', help='mixed precision, of the type that configs name')
     parser.add_argument('--work-dir', metavar='DIR', default=TableOptions.work_dir,
                         help='for all runs and the table (default %(default)s)')
