@@ -1,0 +1,42 @@
+"""The scores of the evidence page as a picture: one panel a table and metric, one line a row."""
+from pathlib import Path
+from typing import Dict, List, Tuple, Union
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from ..engine.evaluate_table import COLUMNS
+from ..engine.evidence import score_of
+
+
+def draw_scores(results: Dict[str, dict], path: Union[str, Path]) -> None:
+    """Draw every seed's score as a dot, and mean and sample standard deviation over the seeds as a bar.
+
+    Args:
+        results (dict): Table -> what :func:`~mimhd_mm.engine.evidence.keep` wrote.
+        path (str | Path): Where the PNG goes.
+    """
+    panels: List[Tuple[dict, str]] = [
+        (result, task) for result in results.values() for task in COLUMNS
+        if any(score_of(row, task) for row in result['rows'])]
+    columns = min(3, len(panels))
+    lines = -(-len(panels) // columns)
+    figure = Figure(figsize=(5.2 * columns, 2.6 * lines), layout='constrained')
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(lines, columns, squeeze=False).ravel()
+    for axis, (result, task) in zip(axes, panels):
+        rows = [row for row in result['rows'] if score_of(row, task)]
+        for place, row in enumerate(rows):
+            scores = [run['scores'][task] for run in row['runs'] if task in run['scores']]
+            found = score_of(row, task)
+            axis.plot(scores, [place] * len(scores), 'o', color='#0072B2', alpha=0.5, markersize=4)
+            axis.errorbar(found['mean'], place, xerr=found['std'], fmt='|', color='black', capsize=3, markersize=12)
+        axis.set_yticks(range(len(rows)), [row['name'] for row in rows], fontsize=8)
+        axis.invert_yaxis()
+        axis.set_xlabel(f'{COLUMNS[task]}, percent', fontsize=8)
+        axis.tick_params(axis='x', labelsize=8)
+        axis.set_title(result['title'].split(':')[0], fontsize=9)
+        axis.grid(axis='x', alpha=0.3)
+    for axis in axes[len(panels):]:
+        axis.set_visible(False)
+    figure.savefig(path, dpi=100)
