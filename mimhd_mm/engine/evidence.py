@@ -89,7 +89,7 @@ def keep(table: Table, options: TableOptions, folder: Path) -> None:
     found = json.loads((Path(options.work_dir) / f'{table.name}-mini.json').read_text())
     rows = []
     for row in found['rows']:
-        runs = [dict(seed=run['seed'], scores=run['scores'], logged=run['logged'], hours=round(run['seconds'] / 3600, 4),
+        runs = [dict(id=run['folder'].split('-')[-1], seed=run['seed'], scores=run['scores'], logged=run['logged'], hours=round(run['seconds'] / 3600, 4),
                      resumed=run['resumed'], curves=curves(Path(run['folder']) / 'pretrain'))
                 for run in row['runs'] if run['scores']]
         rows.append(dict(name=row['name'], runs=runs))
@@ -169,7 +169,7 @@ def verdicts(results: Dict[str, dict]) -> str:
     if 'claims' not in results:
         return 'The main table has not been run.'
     rows = {row['name']: row for row in results['claims']['rows']}
-    lines = ['| MIM-HD at E, against | k-NN | mIoU |', '| --- | --- | --- |']
+    lines = ['How the scores of the first table read, by the protocol:', '', '| MIM-HD at E, against | k-NN | mIoU |', '| --- | --- | --- |']
     for other in [name for name in rows if name != 'MIM-HD, E']:
         lines.append(f'| {other} | ' + ' | '.join(
             compare(score_of(rows['MIM-HD, E'], task), score_of(rows[other], task))
@@ -189,18 +189,18 @@ def write_page(page: Path, folder: Path) -> None:
     results, protocol = read_results(folder), read_protocol()
     if not results:
         raise UserInputError(f'No results in {str(folder)!r}; `evidence.py run` leaves them there.')
-    hours = {id(run): run['hours'] for result in results.values() for row in result['rows'] for run in row['runs']}
-    parts = ['## Results', 'Percent; mean ± sample standard deviation over n seeds. Hours are those of pre-training and '
-             f'evaluation together, on one thread beside other work. All rows: {distinct_hours(results):.1f} hours.'
-             if hours else '', verdicts(results), f'![Scores of every row, with the spread of its seeds]'
-             f'({folder.name}/scores.png)']
+    parts = [
+        '## Results', 'Percent; mean ± sample standard deviation over n seeds. Hours are those of pre-training and '
+        f'evaluation together, on one thread beside other work; all runs together: {distinct_hours(results):.1f}.',
+        verdicts(results), f'![Scores of every row, with the spread of its seeds]({folder.name}/scores.png)']
     parts += [table_text(results.get(name), name, settings) for name, settings in protocol.items()]
-    body = '\n\n'.join(filter(None, parts))
+    body = '\n\n'.join(parts)
     write_atomically(page, text[:text.index(BEGIN)] + BEGIN + '\n\n' + body + '\n\n' + text[text.index(END):])
 
 
 def distinct_hours(results: Dict[str, dict]) -> float:
-    """Hours of all runs; one that several tables share counts once (its curves and scores tell)."""
-    runs = {json.dumps([run['seed'], run['hours'], run['curves']]): run['hours']
-            for result in results.values() for row in result['rows'] for run in row['runs']}
+    """Hours of all runs; one that several tables share counts once, with what most of its evaluations took."""
+    runs = {}
+    for run in (run for result in results.values() for row in result['rows'] for run in row['runs']):
+        runs[run['id']] = max(run['hours'], runs.get(run['id'], 0))
     return sum(runs.values())

@@ -12,6 +12,8 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from mimhd_mm.compat import load_checkpoint_safely
+from mimhd_mm.engine.loading import build_untrained
 from mimhd_mm.registry import MODELS
 
 from .commands import ROOT, error_of, load_tool
@@ -66,6 +68,7 @@ def tables(tmp_path_factory):
             dict(name='large only', full=dict(config=str(STUDENT))),
             dict(name='imported', mini=dict(checkpoint=str(folder / 'dino.pth'))),
             dict(name='TinyMIM again', mini=dict(config=str(short)))]),
+        starts=dict(title='Starts', rows=[dict(name='untrained', mini=dict(config=str(short), untrained=True))]),
         broken=dict(title='Broken', rows=[
             dict(name='no such part', mini=dict(config=str(long), options={'model.hed.loss': 1})),
             dict(name='no such argument', mini=dict(config=str(long), options={'model.head.paris': ['qk']})),
@@ -158,6 +161,20 @@ def test_rows_killed_resumed_and_complete(arguments, tmp_path, capfd):
     again = capfd.readouterr().out
     assert '$ ' not in again and again.count('there already') == 6
     assert report(work)['rows'] == rows
+
+
+def test_a_row_without_training(arguments, tmp_path, capfd):
+    """Its student is that of a training with the same seed before the first step, head count included."""
+    assert run('starts', *arguments, '--seeds', 2) == 0
+    assert '$ python' not in capfd.readouterr().out
+    row, = report(tmp_path / 'work', 'starts-mini')['rows']
+    assert row['status'] == 'run' and row['metrics']['knn']['n'] == 2
+    states = [load_checkpoint_safely(found['checkpoint'])['state_dict'] for found in row['runs']]
+    cfg = Config.fromfile(next((tmp_path / 'work').glob('runs/*-s1-*/config.py')))
+    expected = build_untrained(cfg, 1).backbone.state_dict()
+    assert all(torch.equal(value, states[1][f'backbone.{key}']) for key, value in expected.items())
+    assert not torch.equal(states[0]['backbone.cls_token'], states[1]['backbone.cls_token'])
+    assert not any(key.startswith('target_generator') for key in states[1])
 
 
 def test_a_row_that_fails(arguments, tmp_path, capfd):
