@@ -208,7 +208,7 @@ def test_wrong_input(arguments, tables, labelled, teacher_file, tmp_path):
         assert not (tmp_path / 'work' / 'runs').exists()
         return message
 
-    assert "one of some, broken, not 'table9'" in refused(table='table9')
+    assert "one of some, starts, broken, not 'table9'" in refused(table='table9')
     assert 'none was given' in error_of(TOOL, *arguments)
     assert 'rows 1 to 5, not 9' in refused('--rows', 1, 9)
     assert "'nothing.pth'" in refused('--teacher', 'nothing.pth')
