@@ -11,6 +11,7 @@ from mmengine.registry import init_default_scope
 
 from mimhd_mm.engine.optimizers import CPUAmpOptimWrapper  # noqa: F401
 from mimhd_mm.models import RelationViT
+from mimhd_mm.models.selfsup import students_of
 from mimhd_mm.registry import MODELS
 
 from .conftest import STUDENT, TEACHER, build_mae, read_config
@@ -26,6 +27,13 @@ CELLS = [pytest.param(row[kind]['config'], row[kind].get('options', {}), id=f'{t
 def shrink(cfg: Config, folder: Path) -> Config:
     """The same config with tiny networks on 32 px images, and a teacher file that fits; blocks at the same depth."""
     model, size = cfg.model, dict(img_size=32, patch_size=8)
+    if 'students' in model:
+        for name, student in model.students.items():
+            alone = dict(student, target_generator=dict(model.target_generator))
+            model.students[name] = shrink(Config(dict(model=alone)), folder).model
+        teachers = [student.pop('target_generator') for student in model.students.values()]
+        model.target_generator = teachers[0]
+        return cfg
     student, teacher = (RelationViT.settings_of(part.pop('arch'))['num_layers'] if part else 1
                         for part in (model.backbone, model.get('target_generator')))
     model.backbone.update(arch=dict(STUDENT), **size)
@@ -58,7 +66,8 @@ def test_builds_and_takes_a_step(path, options, tmp_path):
     losses = model(torch.randn(2, 3, 32, 32), mode='loss')
     sum(value for key, value in losses.items() if 'loss' in key).backward()
     assert all(torch.isfinite(value) for value in losses.values())
-    assert model.backbone.layers[0].attn.qkv.weight.grad.abs().sum() > 0
+    for student in students_of(model).values():
+        assert student.backbone.layers[0].attn.qkv.weight.grad.abs().sum() > 0
 
 
 @pytest.mark.parametrize('path', PRETRAIN, ids=lambda path: path.stem)
@@ -67,25 +76,45 @@ def test_name_agrees_with_content(path):
     model, data = cfg.model, cfg.train_dataloader
     gpus, batch = map(int, re.search(r'_(\d+)xb(\d+)-', path.stem).groups())
     assert data.batch_size == batch and cfg.auto_scale_lr.base_batch_size == gpus * batch
-    assert ('-amp-' in path.stem) == (cfg.optim_wrapper.type == 'AmpOptimWrapper')
+    assert ('-amp-' in path.stem) == (cfg.optim_wrapper.type == 'GuardedAmpOptimWrapper')
     epochs = int(re.search(r'coslr-(\d+)e_', path.stem).group(1))
     cosine = cfg.param_scheduler[-1]
     assert cfg.train_cfg.max_epochs == cosine.end == epochs
     assert cosine.type == 'CosineAnnealingLR' and cosine.T_max == cosine.end - cosine.begin
-    assert path.stem.startswith(model.type.lower() + '_')
+    students = list(model.get('students', dict(alone=model)).values())
+    assert all(path.stem.startswith(student.type.lower() + '_') for student in students)
     pixels = re.search(r'-(\d+)px', path.stem)
-    assert model.backbone.get('img_size', 224) == (int(pixels.group(1)) if pixels else 224)
+    side = students[0].backbone.get('img_size', 224)
+    assert side == (int(pixels.group(1)) if pixels else 224)
     crop = next(step.scale for step in data.dataset.pipeline if step.type == 'RandomResizedCrop')
-    assert crop == model.backbone.get('img_size', 224)
-    assert model.backbone.get('patch_size', 16) == int(re.search(r'-p(\d+)', path.stem).group(1))
+    assert crop == side
+    assert students[0].backbone.get('patch_size', 16) == int(re.search(r'-p(\d+)', path.stem).group(1))
     if 'in1k' in path.stem:
         assert data.dataset.type == 'ImageNet'
     if 'tiny-imagenet' in path.stem:
         assert data.dataset.type == 'TinyImageNet'
     widths = {'base': 'base', 'small': 'deit-small', 'tiny': 'deit-tiny'}
     size = re.search(r'vit-([\w-]+)-p\d', path.stem).group(1)
-    if size in widths:
-        assert model.backbone.arch == widths[size]
+    for name, student in model.get('students', {size: model}).items():
+        if name in widths:
+            assert student.backbone.arch == widths[name]
+
+
+@pytest.mark.parametrize('stem, names', [
+    ('mimhd_vit-tiny-small-base-p16_8xb256-amp-coslr-100e_in1k', dict.fromkeys(
+        ('tiny', 'small', 'base'), 'mimhd_vit-{}-p16_8xb512-amp-coslr-100e_in1k')),
+    ('mini/mimhd_vit-micro-two-students-p8_1xb64-coslr-5e_tiny-imagenet-64px', dict(
+        micro='mini/mimhd_vit-{}-p8_1xb64-coslr-5e_tiny-imagenet-64px'))], ids=['full', 'mini'])
+def test_several_students_are_those_of_single_runs(stem, names):
+    together = read_config(ROOT / 'pretrain' / f'{stem}.py')
+    settings = dict(together.optim_wrapper, batch_size=together.train_dataloader.batch_size)
+    del settings['constructor']
+    settings['batch_size'] *= settings.pop('accumulative_counts', 1)
+    for name, single in names.items():
+        alone = read_config(ROOT / 'pretrain' / f'{single.format(name)}.py')
+        assert dict(together.model.students[name], target_generator=together.model.target_generator) == alone.model
+        assert settings == dict(alone.optim_wrapper, batch_size=alone.train_dataloader.batch_size)
+        assert together.param_scheduler == alone.param_scheduler
 
 
 @pytest.mark.parametrize('path', PRETRAIN, ids=lambda path: path.stem)

@@ -12,14 +12,17 @@ from typing import Callable, Dict, List, Optional, Tuple, Union
 
 import torch
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 from mmpretrain.models import VisionTransformer
 from torch import Tensor, nn
 
 from ..errors import UserInputError
 from ..evaluation.knn_probe import raw_output
 from ..models.mae_files import read_tensors, sha256_of
+from ..registry import MODELS
 from ..states import evaluating
-from .loading import load_backbone
+from .launch import read_config_file
+from .loading import load_backbone, load_exactly, read_config
 
 Tensors = Dict[str, Tensor]
 
@@ -81,17 +84,35 @@ class Student:
             return VisionTransformer.forward(self.backbone, images)[-1]
 
 
-def read_student(cfg: Config, checkpoint: Union[str, Path]) -> Student:
+def read_run(path: Union[str, Path]) -> Config:
+    """As :func:`~mimhd_mm.engine.loading.read_config`, for configs of several students as well."""
+    cfg = read_config_file(path)
+    if not cfg.get('model', {}).get('students'):
+        return read_config(path)
+    init_default_scope(cfg.get('default_scope', 'mmpretrain'))
+    return cfg
+
+
+def read_student(cfg: Config, checkpoint: Union[str, Path], name: Optional[str] = None) -> Student:
     """The backbone of a checkpoint, of pre-training or of anything it was fine-tuned for.
 
     Args:
         cfg (Config): The config of the run.
-        checkpoint (str | Path): Any of its checkpoints; all but the keys under ``backbone.`` is left out.
+        checkpoint (str | Path): Any of its checkpoints; all but the backbone is left out.
+        name (str, optional): Which student, of a run of several. Defaults to None.
 
     Raises:
-        UserInputError: If the two do not belong together, or the backbone is more than a plain vision transformer.
+        UserInputError: If the two do not belong together, the backbone is more than a plain vision transformer, or the
+            name is missing or wrong.
     """
-    backbone = load_backbone(cfg, checkpoint, VisionTransformer)
+    name = choose_student(cfg, name)
+    if name is None:
+        backbone = load_backbone(cfg, checkpoint, VisionTransformer)
+    else:
+        prefix = f'students.{name}.backbone.'
+        backbone = MODELS.build(dict(cfg.model.students[name].backbone, init_cfg=None))
+        load_exactly(backbone, {key[len(prefix):]: value for key, value in read_tensors(checkpoint).items()
+                                if key.startswith(prefix)}, checkpoint)
     expected = {'cls_token', 'pos_embed', *(f'{name}.{kind}' for kind in ('weight', 'bias') for name in (
         'patch_embed.projection', *(['ln1'] if backbone.final_norm else []), *(
             f'layers.{i}.{part}' for i in range(backbone.num_layers)
@@ -103,6 +124,21 @@ def read_student(cfg: Config, checkpoint: Union[str, Path]) -> Student:
     preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
     mean, std = (list(preprocessor[key]) if preprocessor.get(key) else None for key in ('mean', 'std'))
     return Student(str(checkpoint), sha256_of(checkpoint), backbone, mean, std)
+
+
+def choose_student(cfg: Config, name: Optional[str]) -> Optional[str]:
+    """The name of the student to export; None for a run of one student.
+
+    Raises:
+        UserInputError: If there are several and none is named, or the one that is named is not among them.
+    """
+    names = list(cfg.model.get('students') or {})
+    if name is not None and name not in names:
+        among = f'its students are {", ".join(names)}' if names else 'it trains one student; leave --student out'
+        raise UserInputError(f'The config has no student {name!r}: {among}.')
+    if name is None and len(names) > 1:
+        raise UserInputError(f'The config trains the students {", ".join(names)}; choose one with --student.')
+    return name or next(iter(names), None)
 
 
 def export(student: Student, target: Union[str, Path], kind: str) -> float:

@@ -1,5 +1,6 @@
 """Look at what fine-tuning starts from before it starts: the student's file and the classes of the data."""
 import ast
+import re
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Union
@@ -21,7 +22,9 @@ LAST_NORMS = ('ln1.', 'ln2.')
 
 
 def check_pretrained(cfg: Config) -> None:
-    """Compare the file of ``model.backbone.init_cfg`` with the backbone that shall start from it.
+    """Compare the file of a backbone's ``init_cfg`` with the backbone that shall start from it.
+
+    The backbone is ``model.backbone``, or each of those in ``model.students``.
 
     mmengine loads what fits and logs the rest, so training from a file that does not fit trains from scratch. Position
     embeddings may be of another image size; the last norms may be missing or left over, but for the one that follows
@@ -35,16 +38,28 @@ def check_pretrained(cfg: Config) -> None:
         UserInputError: If the file is missing or unreadable, holds no tensor under the prefix, or tensors of other
             names or shapes, or comes from a network of other head counts.
     """
-    backbone = (cfg.get('model') or {}).get('backbone') or {}
-    init_cfg = pretrained_init_cfg(backbone)
-    if not cfg.get('train_cfg') or init_cfg is None or '://' in str(init_cfg.get('checkpoint')):
-        return
+    model = cfg.get('model') or {}
+    backbones = {'model.backbone': model.get('backbone')}
+    backbones.update({f'model.students.{name}.backbone': student.get('backbone')
+                      for name, student in (model.get('students') or {}).items()})
+    for key, backbone in backbones.items():
+        init_cfg = pretrained_init_cfg(backbone or {})
+        if cfg.get('train_cfg') and init_cfg is not None and '://' not in str(init_cfg.get('checkpoint')):
+            check_backbone(cfg, key, backbone, init_cfg)
+
+
+def check_backbone(cfg: Config, key: str, backbone: dict, init_cfg: dict) -> None:
+    """:func:`check_pretrained` for the backbone at a key of the config."""
     path, prefix = str(init_cfg.get('checkpoint') or ''), init_cfg.get('prefix') or ''
     if not Path(path).is_file():
         raise UserInputError(f'No file {path!r} to start the backbone from; name the checkpoint of a student with '
-                             f'--cfg-options model.backbone.init_cfg.checkpoint=FILE.')
+                             f'--cfg-options {key}.init_cfg.checkpoint=FILE.')
     tensors = read_tensors(path)
     own = {key[len(prefix):]: value for key, value in tensors.items() if key.startswith(prefix)}
+    if not own and (names := students_of_file(tensors)):
+        raise UserInputError(f'{path!r} has no tensor under {prefix!r}, it is a checkpoint of the students '
+                             f'{", ".join(names)}; choose one with --cfg-options '
+                             f'{key}.init_cfg.prefix=students.{names[0]}.backbone.')
     if not own:
         raise UserInputError(f'{path!r} has no tensor under {prefix!r}, its first is {next(iter(tensors))!r}; expected '
                              f'a checkpoint of this project or of mmpretrain (files of other projects are converted by '
@@ -53,7 +68,12 @@ def check_pretrained(cfg: Config) -> None:
         built = MODELS.build(dict(backbone, init_cfg=None))
     if isinstance(built, VisionTransformer):
         compare_backbone(built, own, path)
-        compare_heads([layer.attn.num_heads for layer in built.layers], heads_of_file(path), path)
+        compare_heads([layer.attn.num_heads for layer in built.layers], heads_of_file(path, prefix), path)
+
+
+def students_of_file(tensors: Dict[str, Tensor]) -> List[str]:
+    """Names of the students in a checkpoint of a ``MultiStudent``, sorted; none in others."""
+    return sorted({key.split('.')[1] for key in tensors if re.match(r'students\.\w+\.backbone\.', key)})
 
 
 def pretrained_init_cfg(backbone: dict) -> Optional[dict]:
@@ -131,15 +151,18 @@ def layer_cfgs_text(heads: List[int]) -> str:
     return ' + '.join(f'[dict(num_heads={number})]' + (f' * {count}' if count > 1 else '') for number, count in groups)
 
 
-def heads_of_file(path: Union[str, Path]) -> Optional[List[int]]:
+def heads_of_file(path: Union[str, Path], prefix: str = 'backbone.') -> Optional[List[int]]:
     """The head count of each block of a vision transformer's checkpoint, by what the file says of its run.
 
     ``meta['num_heads']`` (written by tools/model_converters/export_student.py) counts most. Else it is what
-    ``model.backbone`` of the training config gives, whose text mmengine keeps in ``meta['cfg']``. That text is parsed
-    and never executed; of its expressions only plain values, lists and ``dict(...)`` are read.
+    ``model.backbone`` of the training config gives, or ``model.students.NAME.backbone``, whose text mmengine keeps in
+    ``meta['cfg']``. That text is parsed and never executed; of its expressions only plain values, lists and
+    ``dict(...)`` are read.
 
     Args:
         path (str | Path): The file.
+        prefix (str): Of the backbone's tensors: ``'students.NAME.backbone.'`` where there are several students.
+            Defaults to ``'backbone.'``.
 
     Returns:
         list[int], optional: None where the file does not tell, or not in a form that is understood.
@@ -160,7 +183,7 @@ def heads_of_file(path: Union[str, Path]) -> Optional[List[int]]:
     if _are_heads(heads):
         return list(heads)
     try:
-        return _heads_of_backbone(_backbone_of_text(meta.get('cfg')))
+        return _heads_of_backbone(_backbone_of_text(meta.get('cfg'), prefix))
     except (SyntaxError, ValueError, TypeError, LookupError, AttributeError, RecursionError, MemoryError):
         return None
 
@@ -187,8 +210,8 @@ def _are_heads(value: Any) -> bool:
         type(number) is int and number > 0 for number in value)
 
 
-def _backbone_of_text(text: Any) -> Dict[str, ast.expr]:
-    """The arguments of ``model.backbone``, not evaluated yet, in the text of a config.
+def _backbone_of_text(text: Any, prefix: str) -> Dict[str, ast.expr]:
+    """The arguments of the backbone whose tensors have the prefix, not evaluated yet, in the text of a config.
 
     Raises:
         ValueError, SyntaxError, KeyError: If there are none.
@@ -197,7 +220,11 @@ def _backbone_of_text(text: Any) -> Dict[str, ast.expr]:
         raise ValueError('no text')
     models = [node.value for node in ast.parse(text).body if isinstance(node, ast.Assign)
               for target in node.targets if isinstance(target, ast.Name) and target.id == 'model']
-    return _entries(_entries(models[-1])['backbone'])
+    model = _entries(models[-1])
+    student = re.fullmatch(r'students\.(\w+)\.backbone\.', prefix)
+    if student:
+        model = _entries(_entries(model['students'])[student.group(1)])
+    return _entries(model['backbone'])
 
 
 def _entries(node: ast.expr) -> Dict[str, ast.expr]:

@@ -283,3 +283,14 @@ def test_resume_refuses_another_teacher(trained, teacher_file, image_folder, tmp
     cfg = runner_cfg(tmp_path / 'another.pth', image_folder, trained, epochs=4, resume=True)
     with pytest.raises(UserInputError, match='Cannot resume: this checkpoint was taught by'):
         Runner.from_cfg(cfg).train()
+
+
+def test_a_new_start_from_another_teachers_student_is_told(trained, teacher_file, image_folder, tmp_path):
+    content = torch.load(teacher_file, weights_only=True)
+    content['state_dict']['backbone.cls_token'] += 1
+    torch.save(content, tmp_path / 'another.pth')
+    cfg = runner_cfg(tmp_path / 'another.pth', image_folder, tmp_path / 'run', epochs=1,
+                     load_from=str(trained / 'epoch_2.pth'))
+    cfg.log_level = 'WARNING'
+    Runner.from_cfg(cfg).train()
+    assert 'Loaded for a new start: this checkpoint was taught by' in next(tmp_path.rglob('*.log')).read_text()

@@ -3,13 +3,14 @@
     python tools/model_converters/export_student.py work_dirs/RUN/epoch_100.pth student.safetensors --format timm \\
         --config configs/pretrain/mimhd_vit-base-p16_8xb512-amp-coslr-100e_in1k.py
 
+Of a run of several students --student NAME takes one.
+
 What was written is read back by that library, and its token features on random images are compared with ours.
 """
 import argparse
 
-from mimhd_mm.engine.export import FORMATS, export, mmseg_settings, read_student, timm_settings
+from mimhd_mm.engine.export import FORMATS, export, mmseg_settings, read_run, read_student, timm_settings
 from mimhd_mm.engine.launch import run_tool
-from mimhd_mm.engine.loading import read_config
 
 
 def usage(student, target: str, kind: str) -> str:
@@ -37,9 +38,10 @@ def main(argv=None) -> None:
     parser.add_argument('out', help='file to write, or folder for hf; must not exist')
     parser.add_argument('--format', choices=list(FORMATS), required=True, help='the library it is for')
     parser.add_argument('--config', required=True, help='config the checkpoint was trained with')
+    parser.add_argument('--student', metavar='NAME', help='which one, where the config trains several')
     args = parser.parse_args(argv)
 
-    student = read_student(read_config(args.config), args.checkpoint)
+    student = read_student(read_run(args.config), args.checkpoint, args.student)
     difference = export(student, args.out, args.format)
     heads = sorted(set(student.num_heads))
     print(f'{args.checkpoint} (sha256 {student.sha256[:12]}): {student.backbone.embed_dims} wide, '

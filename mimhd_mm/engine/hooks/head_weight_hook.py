@@ -2,6 +2,7 @@
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 
+from ...models.selfsup import students_of
 from ...registry import HOOKS
 
 
@@ -9,7 +10,8 @@ from ...registry import HOOKS
 class HeadWeightHook(Hook):
     """Log ``head_entropy``, ``head_coverage`` and ``head_spread`` of every pair.
 
-    They are read from the device only when they are about to be logged, so a step costs nothing.
+    Of several students (``MultiStudent``) each has its own, ``tiny.head_entropy_qk`` and so on. They are read from the
+    device only when they are about to be logged, so a step costs nothing.
 
     Args:
         interval (int): Iterations between readings; best that of ``LoggerHook``. Defaults to 100.
@@ -26,5 +28,6 @@ class HeadWeightHook(Hook):
                 runner.train_dataloader, batch_idx)):
             return
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        for name, value in model.head.diagnostics().items():
-            runner.message_hub.update_scalar(f'train/{name}', value.item())
+        for prefix, student in students_of(model).items():
+            for name, value in student.head.diagnostics().items():
+                runner.message_hub.update_scalar(f'train/{prefix}{name}', value.item())

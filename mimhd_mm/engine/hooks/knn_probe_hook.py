@@ -1,5 +1,5 @@
 """``KNNProbeHook``: does pre-training work? k-NN accuracy of the student between its untrained self and its teacher."""
-from typing import Callable, Optional
+from typing import Callable, Dict, Optional
 
 from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import Hook
@@ -9,6 +9,7 @@ from torch import nn
 
 from ...evaluation import KNNProbe
 from ...models import MAETeacher
+from ...models.selfsup import students_of
 from ...registry import HOOKS
 from ...states import kept_random_states
 from ..loading import build_teacher, build_untrained
@@ -24,7 +25,8 @@ class KNNProbeHook(Hook):
 
         k-NN top-1 (k=20): untrained 6.10, epoch 10 11.32, teacher 14.80
 
-    The visualizer gets the same numbers as ``knn/student``, ``knn/untrained`` and ``knn/teacher``, by epoch.
+    The visualizer gets the same numbers as ``knn/student``, ``knn/untrained`` and ``knn/teacher``, by epoch. Of several
+    students (``MultiStudent``) each is scored and has a line, and numbers such as ``knn/tiny.student``.
 
     Training goes on as if the hook were not there: modes and random states are given back. Rank 0 evaluates, in
     float32, and the others wait for it, so a probe has to be shorter than the process group's timeout (nccl: 10
@@ -60,7 +62,7 @@ class KNNProbeHook(Hook):
         self.interval = interval
         self.teacher = teacher
         self.baseline = baseline
-        self.scores = {}
+        self.scores = {}  # by what the visualizer calls them
 
     def before_train(self, runner: Runner) -> None:
         """Check the folders; score the untrained student and the teacher."""
@@ -86,23 +88,29 @@ class KNNProbeHook(Hook):
             untrained = model
             if runner._has_loaded:
                 untrained = build_untrained(runner.cfg, runner.seed).to(model.data_preprocessor.device)
-            self.scores['untrained'] = self.probe.score_backbone(untrained.backbone, model.data_preprocessor)
+            self.scores.update(self._score(untrained, 'untrained', model))
         generator = getattr(model, 'target_generator', None)
         if self.teacher and isinstance(generator, MAETeacher):
             teacher = build_teacher(generator.checkpoint, generator.arch, generator.img_size, generator.patch_size)
             teacher = teacher.to(model.data_preprocessor.device)
             self.scores['teacher'] = self.probe.score_backbone(teacher, model.data_preprocessor)
         if self.scores:
-            self._report(runner, runner.epoch, self.scores)
+            self._report(runner, model, runner.epoch, self.scores)
 
     def _score_student(self, runner: Runner, model: nn.Module) -> None:
-        student = self.probe.score_backbone(model.backbone, model.data_preprocessor)
-        self._report(runner, runner.epoch + 1, {**self.scores, 'student': student})
+        self._report(runner, model, runner.epoch + 1, {**self.scores, **self._score(model, 'student', model)})
 
-    def _report(self, runner: Runner, epoch: int, scores: dict) -> None:
-        captions = dict(untrained='untrained', student=f'epoch {epoch}', teacher='teacher')
-        line = ', '.join(f'{caption} {scores[name]:.2f}' for name, caption in captions.items() if name in scores)
-        runner.logger.info(f'k-NN top-1 (k={self.probe.k}): {line}')
+    def _score(self, scored: nn.Module, name: str, model: nn.Module) -> Dict[str, float]:
+        """Of the student, or of each, with images as ``model`` is given them."""
+        return {f'{prefix}{name}': self.probe.score_backbone(student.backbone, model.data_preprocessor)
+                for prefix, student in students_of(scored).items()}
+
+    def _report(self, runner: Runner, model: nn.Module, epoch: int, scores: dict) -> None:
+        for prefix in students_of(model):
+            captions = {f'{prefix}untrained': 'untrained', f'{prefix}student': f'epoch {epoch}', 'teacher': 'teacher'}
+            line = ', '.join(f'{caption} {scores[name]:.2f}' for name, caption in captions.items() if name in scores)
+            of = f', {prefix[:-1]}' if prefix else ''
+            runner.logger.info(f'k-NN top-1 (k={self.probe.k}{of}): {line}')
         runner.visualizer.add_scalars({f'knn/{name}': score for name, score in scores.items()}, step=epoch)
 
     def _config_key(self, runner: Runner) -> str:

@@ -1,4 +1,6 @@
 """``TeacherFileHook``: a resumed run must be taught by the teacher it began with."""
+import logging
+
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
@@ -40,4 +42,4 @@ class TeacherFileHook(Hook):
         if runner._resume:
             raise UserInputError(f'Cannot resume: {message}; point model.target_generator.checkpoint at the same '
                                  f'file, or start anew with load_from.')
-        print_log(f'Loaded for a new start: {message}.', logger='current', level='WARNING')
+        print_log(f'Loaded for a new start: {message}.', logger='current', level=logging.WARNING)

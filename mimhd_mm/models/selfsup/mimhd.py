@@ -1,16 +1,16 @@
 """``MIMHD``: the paper's algorithm."""
-from typing import Dict, List, NamedTuple, Optional, Tuple
+from typing import Dict, NamedTuple, Optional, Tuple
 
 import torch
-from mmpretrain.models import BaseSelfSupervisor
-from mmpretrain.structures import DataSample
 from torch import Tensor
 
 from ...errors import UserInputError
 from ...registry import MODELS
 from ..heads import MAEPixelHead
+from ..mae_files import MAEFile
+from ..relation import QKV
 from ..views import draw_images, draw_views, merge
-from .tinymim import Images, TinyMIM, build_networks, student_and_teacher_views
+from .tinymim import TinyMIM, build_networks
 
 
 class Reconstruction(NamedTuple):
@@ -79,26 +79,27 @@ class MIMHD(TinyMIM):
         self.rec_weight = rec_weight
         self.rec_fraction = rec_fraction
 
-    def init_weights(self) -> None:
-        """Initialise the student, then load the teacher and its decoder, last, so that nothing writes over them."""
-        BaseSelfSupervisor.init_weights(self)
-        file = self.load_teacher(need_decoder=self.with_neck)
+    @property
+    def uses_decoder(self) -> bool:
+        """Whether the teacher's file has to hold a decoder."""
+        return self.with_neck
+
+    def take_from(self, file: MAEFile, block: int) -> None:
+        """As the parent; and the decoder."""
+        super().take_from(file, block)
         if self.with_neck:
             self.neck.load_decoder(file.decoder, file.path)
 
-    def loss(self, inputs: Images, data_samples: Optional[List[DataSample]] = None, **kwargs) -> Dict[str, Tensor]:
-        """Eq. 11: ``L = L_R^QK + L_R^VV + alpha * L_REC``; the runner adds the parts up.
+    def distil(self, images: Tensor, teacher: QKV) -> Dict[str, Tensor]:
+        """Eq. 11: ``L = L_R^QK + L_R^VV + alpha * L_REC``.
 
         Args:
-            inputs (Tensor | Sequence[Tensor]): (B, 3, H, W), normalised images; or two of them, the student's view
-                and the teacher's, which differ in colour only. The student's is what is reconstructed.
-            data_samples (list, optional): Not used.
+            images (Tensor): (B, 3, H, W), what the student sees, and what is reconstructed.
+            teacher (QKV): Of the teacher's tapped block, each (B, M1, 1 + N, d1), without gradient.
 
         Returns:
             dict: ``loss_qk`` and ``loss_vv`` (whatever ``head.pairs`` says), and ``loss_rec``, times alpha.
         """
-        images, teacher_images = student_and_teacher_views(inputs)  # each (B, 3, H, W)
-        teacher = self.target_generator(teacher_images)  # each (B, M1, 1 + N, d1), no gradient
         tokens, student = self.backbone.forward_relation(images, need_tokens=self.with_neck)  # (B, 1 + N, D), QKV
         losses = self.head.loss(student, teacher)  # eqs. 1-7
         if self.with_neck:

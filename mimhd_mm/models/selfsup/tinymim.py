@@ -9,6 +9,7 @@ from torch import Tensor
 from ...errors import UserInputError
 from ...registry import MODELS
 from ..mae_files import MAEFile
+from ..relation import QKV
 
 Images = Union[Tensor, Sequence[Tensor]]
 
@@ -45,25 +46,40 @@ class TinyMIM(BaseSelfSupervisor):
     def init_weights(self) -> None:
         """Initialise the student, then load the teacher, last, so that nothing writes over it."""
         super().init_weights()
-        self.load_teacher()
+        if self.with_target_generator:  # that of several students is loaded by MultiStudent
+            self.take_from(self.target_generator.load(need_decoder=self.uses_decoder), self.target_generator.block)
 
-    def load_teacher(self, need_decoder: bool = False) -> MAEFile:
-        """Read the teacher's file, and see that what the matchers know of a teacher is about this one.
+    @property
+    def uses_decoder(self) -> bool:
+        """Whether the teacher's file has to hold a decoder."""
+        return False
+
+    def take_from(self, file: MAEFile, block: int) -> None:
+        """What a student needs of its teacher's file: see that what its matchers know of a teacher is about this one.
+
+        Args:
+            file (MAEFile): As loaded.
+            block (int): The teacher's tapped block, counted from 1.
 
         Raises:
-            UserInputError: If the file cannot be used, or an importance of heads was measured on another.
+            UserInputError: If an importance of heads was measured on another teacher.
         """
-        file = self.target_generator.load(need_decoder=need_decoder)
         for matcher in self.head.matchers.values():
-            matcher.check_teacher(file.sha256, self.target_generator.block)
-        return file
+            matcher.check_teacher(file.sha256, block)
+
+    def forward(self, inputs: Images, data_samples: Optional[List[DataSample]] = None, mode: str = 'tensor',
+                teacher: Optional[QKV] = None):
+        """As the parent's; with q, k, v of a ``teacher`` that is run elsewhere, ``'loss'`` is :meth:`distil`."""
+        if mode == 'loss' and teacher is not None:
+            return self.distil(inputs, teacher)
+        return super().forward(inputs, data_samples, mode)
 
     def extract_feat(self, inputs: Tensor):
         """The student's features, as its ``VisionTransformer.forward`` gives them."""
         return self.backbone(inputs)
 
     def loss(self, inputs: Images, data_samples: Optional[List[DataSample]] = None, **kwargs) -> Dict[str, Tensor]:
-        """Eqs. 1 and 7: ``L = L_R^QK + L_R^VV``; the runner adds the parts up.
+        """Show the images to the teacher, and let the student imitate it: :meth:`distil`.
 
         Args:
             inputs (Tensor | Sequence[Tensor]): (B, 3, H, W), normalised images; or two of them, the student's view
@@ -71,10 +87,22 @@ class TinyMIM(BaseSelfSupervisor):
             data_samples (list, optional): Not used.
 
         Returns:
-            dict: ``loss_qk`` and ``loss_vv`` (whatever ``head.pairs`` says).
+            dict: Losses that the runner adds up.
         """
         images, teacher_images = student_and_teacher_views(inputs)  # each (B, 3, H, W)
         teacher = self.target_generator(teacher_images)  # each (B, M1, 1 + N, d1), no gradient
+        return self.distil(images, teacher)
+
+    def distil(self, images: Tensor, teacher: QKV) -> Dict[str, Tensor]:
+        """Eqs. 1 and 7: ``L = L_R^QK + L_R^VV``.
+
+        Args:
+            images (Tensor): (B, 3, H, W), what the student sees.
+            teacher (QKV): Of the teacher's tapped block, each (B, M1, 1 + N, d1), without gradient.
+
+        Returns:
+            dict: ``loss_qk`` and ``loss_vv`` (whatever ``head.pairs`` says).
+        """
         _, student = self.backbone.forward_relation(images, need_tokens=False)  # each (B, M2, 1 + N, d2)
         return self.head.loss(student, teacher)
 
