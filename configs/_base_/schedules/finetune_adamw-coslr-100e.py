@@ -2,7 +2,7 @@
 # on norms, biases, positions and tokens), rate falling by 0.65 a block: MAE ViT-B (FINETUNE.md, and mmpretrain's
 # mae/benchmarks). The paper gives none of it. bf16; for cards without it: --cfg-options optim_wrapper.dtype=float16
 optim_wrapper = dict(
-    type='AmpOptimWrapper', loss_scale='dynamic', dtype='bfloat16',
+    type='GuardedAmpOptimWrapper', loss_scale='dynamic', dtype='bfloat16',
     optimizer=dict(type='AdamW', lr=2e-3, betas=(0.9, 0.999), weight_decay=0.05),
     constructor='BackboneLayerDecayConstructor',
     paramwise_cfg=dict(layer_decay_rate=0.65))

@@ -1,7 +1,7 @@
 # Ten epochs of 64 images a step on a small machine: AdamW at 1e-3 with MAE's betas and weight decay, 1 epoch of warm-up,
 # rate falling by 0.75 a block. lr, warm-up and decay: our choice.
 optim_wrapper = dict(
-    type='OptimWrapper',
+    type='GuardedOptimWrapper',
     optimizer=dict(type='AdamW', lr=1e-3, betas=(0.9, 0.999), weight_decay=0.05),
     constructor='BackboneLayerDecayConstructor',
     paramwise_cfg=dict(layer_decay_rate=0.75))

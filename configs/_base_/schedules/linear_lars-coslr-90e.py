@@ -1,7 +1,7 @@
 # LARS at 6.4 for a batch of 16384 without weight decay, 90 epochs with a cosine, 10 of warm-up: MAE (FINETUNE.md, and
 # mmpretrain's mae/benchmarks). bf16; for cards without it: --cfg-options optim_wrapper.dtype=float16
 optim_wrapper = dict(
-    type='AmpOptimWrapper', loss_scale='dynamic', dtype='bfloat16',
+    type='GuardedAmpOptimWrapper', loss_scale='dynamic', dtype='bfloat16',
     optimizer=dict(type='LARS', lr=6.4, momentum=0.9, weight_decay=0.))
 
 param_scheduler = [
