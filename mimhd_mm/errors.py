@@ -12,7 +12,8 @@ def root_cause(error: BaseException) -> UserInputError:
     """The first :class:`UserInputError` of a chain.
 
     mmengine's registries re-raise whatever a constructor raises with ``class `X` in path:`` put before the
-    message, once a nesting level. The sentence that was meant for the user is the innermost one.
+    message, once a nesting level. The sentence that was meant for the user is the innermost one. An error of a loader
+    process arrives as its traceback, printed; the sentence is the last of it.
 
     Args:
         error (BaseException): The exception as it arrived.
@@ -25,4 +26,6 @@ def root_cause(error: BaseException) -> UserInputError:
         if isinstance(error, UserInputError):
             found = error
         error = error.__cause__ or error.__context__
+    if isinstance(found, UserInputError) and str(found).startswith('Caught UserInputError in '):
+        return UserInputError(str(found).rpartition('UserInputError: ')[2].strip())
     return found

@@ -9,11 +9,11 @@ from typing import Callable, Iterable, Iterator, List, NamedTuple, Optional, Tup
 
 import numpy as np
 from mmpretrain.datasets import CustomDataset
-from mmpretrain.datasets.transforms import CenterCrop, LoadImageFromFile, ResizeEdge
+from mmpretrain.datasets.transforms import CenterCrop, ResizeEdge
 
 from ..errors import UserInputError
+from .load_any_image import LoadAnyImage
 from .packed_images import FORMAT
-from .segmentation_check import decode
 from .tiny_imagenet import TinyImageNet
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')  # mmpretrain's CustomDataset
@@ -148,10 +148,10 @@ def decoded(paths: List[str], load: Callable[[str], np.ndarray]) -> Iterator[Tup
 
 
 class Loader:
-    """Decodes an image as mmpretrain's pipelines do, and resizes it where ``size`` is given."""
+    """Decodes an image as pre-training pipelines do, and resizes it where ``size`` is given."""
 
     def __init__(self, size: Optional[int] = None) -> None:
-        self.transforms = [LoadImageFromFile()]
+        self.transforms = [LoadAnyImage()]
         if size is not None:
             self.transforms += [ResizeEdge(size, edge='short', backend='pillow', interpolation='bicubic'),
                                 CenterCrop(size)]
@@ -162,11 +162,7 @@ class Loader:
         Raises:
             UserInputError: If it cannot be decoded.
         """
-        decode(path)  # Pillow's opinion: OpenCV fills what a file that was cut short lacks with grey
         results = dict(img_path=path)
-        try:
-            for transform in self.transforms:
-                results = transform(results)
-        except AssertionError as error:
-            raise UserInputError(f'{path!r} cannot be decoded ({error}); remove or replace it.') from error
+        for transform in self.transforms:
+            results = transform(results)
         return results['img']

@@ -5,22 +5,20 @@ from typing import Optional, Sequence, Tuple, Union
 import cv2
 import mmcv
 import numpy as np
-from mmengine import fileio
 from mmpretrain.datasets.transforms import RandomResizedCrop
 from PIL import Image
 
-from ..errors import UserInputError
 from ..registry import TRANSFORMS
+from .decoding import BadImage, BadImages, check_size, decode_image, jpeg_frame, read_bytes
 from .segmentation_check import ORIENTATION
 
 #: reduction -> how OpenCV decodes at it; a JPEG decoder then leaves out high frequencies, it does not resize
-FLAGS = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4,
-         8: cv2.IMREAD_REDUCED_COLOR_8}
+FLAGS = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
 
 
 @TRANSFORMS.register_module()
 class LoadAndCrop(RandomResizedCrop):
-    """mmpretrain's ``LoadImageFromFile`` and bicubic ``RandomResizedCrop`` in one, faster on large JPEGs.
+    """``LoadAnyImage`` and mmpretrain's bicubic ``RandomResizedCrop`` in one, faster on large JPEGs.
 
     The box is drawn from the size in the file's header, by the parent and with the same random numbers. Then the image
     is decoded at the smallest of 1/1, 1/2, 1/4 and 1/8 that leaves the box at least as large as the output; the box is
@@ -35,43 +33,58 @@ class LoadAndCrop(RandomResizedCrop):
         crop_ratio_range (tuple): Share of the area. Defaults to (0.08, 1.0) (mmpretrain).
         aspect_ratio_range (tuple): Width by height. Defaults to (3/4, 4/3) (mmpretrain).
         max_attempts (int): Before the centre is taken. Defaults to 10 (mmpretrain).
+        max_bad (int): Files that cannot be decoded and are replaced, see
+            :class:`~mimhd_mm.datasets.load_any_image.LoadAnyImage`. Defaults to 0: the first one stops the run.
         backend_args (dict, optional): Of mmengine's file backend. Defaults to None.
 
     Raises:
-        UserInputError: If an image cannot be decoded.
+        UserInputError: If more images cannot be decoded.
     """
 
     def __init__(self, scale: Union[int, Sequence[int]], crop_ratio_range: Tuple[float, float] = (0.08, 1.0),
                  aspect_ratio_range: Tuple[float, float] = (3. / 4., 4. / 3.), max_attempts: int = 10,
-                 backend_args: Optional[dict] = None) -> None:
+                 max_bad: int = 0, backend_args: Optional[dict] = None) -> None:
         super().__init__(scale, crop_ratio_range, aspect_ratio_range, max_attempts, interpolation='bicubic',
                          backend='pillow')
+        self.bad_images = BadImages(max_bad)
         self.backend_args = backend_args
 
-    def transform(self, results: dict) -> dict:
-        """``img_path`` to ``img`` (h, w, 3)."""
+    def transform(self, results: dict) -> Optional[dict]:
+        """``img_path`` to ``img`` (h, w, 3); None where another sample is to be taken."""
         path = results['img_path']
-        content = fileio.get(path, backend_args=self.backend_args)
-        size = self.jpeg_size(content, path)
+        try:
+            results = self.load_and_crop(results, read_bytes(path, self.backend_args))
+        except BadImage as reason:
+            self.bad_images.add(path, reason)
+            return None
+        self.bad_images.good()
+        return results
+
+    def load_and_crop(self, results: dict, content: bytes) -> dict:
+        """From the content of a file to ``img`` (h, w, 3).
+
+        Raises:
+            BadImage: If it cannot be decoded.
+        """
+        size = self.jpeg_size(content)
         if size is None:
-            results['img'] = self.decode(content, path)  # (H, W, 3)
+            results['img'] = decode_image(content)  # (H, W, 3)
             results['ori_shape'] = results['img'].shape[:2]
             return super().transform(results)
 
         # the parent asks an image for its shape only: this one has no pixels
         box = self.rand_crop_params(np.empty((*size, 0)))  # top, left, height, width
         reduction = self.reduction(*box[2:])
-        image = self.decode(content, path, reduction)  # (H / reduction, W / reduction, 3), rounded up
+        image = self.decode(content, reduction)  # (H / reduction, W / reduction, 3), rounded up
         if image.shape[:2] != tuple(-(-side // reduction) for side in size):
-            raise UserInputError(f'The image {path!r} decodes to another size than its header says; remove or replace '
-                                 f'it.')
+            raise BadImage('it decodes to another size than its header says')
         image = self.cut(image, [side / reduction for side in box])  # (h, w, 3)
         results.update(img=image, img_shape=image.shape, ori_shape=size)
         return results
 
     def reduction(self, height: int, width: int) -> int:
         """How far a box of so many pixels can be reduced without falling below the output."""
-        return max(factor for factor in FLAGS
+        return max(factor for factor in (1, *FLAGS)
                    if factor == 1 or (height >= factor * self.scale[0] and width >= factor * self.scale[1]))
 
     def cut(self, image: np.ndarray, box: Sequence[float]) -> np.ndarray:
@@ -83,29 +96,34 @@ class LoadAndCrop(RandomResizedCrop):
         return np.array(Image.fromarray(crop).resize(tuple(self.scale[::-1]), Image.Resampling.BICUBIC, box=inside))
 
     @staticmethod
-    def decode(content: bytes, path: str, reduction: int = 1) -> np.ndarray:
-        """Pixels of a file in blue, green, red.
+    def decode(content: bytes, reduction: int) -> np.ndarray:
+        """Pixels of a JPEG in blue, green, red.
 
         Raises:
-            UserInputError: If OpenCV finds none.
+            BadImage: If there are none.
         """
+        if reduction == 1:
+            return decode_image(content)
         image = mmcv.imfrombytes(content, flag=FLAGS[reduction], backend='cv2')
         if image is None:
-            raise UserInputError(f'The image {path!r} cannot be decoded; remove or replace it.')
+            raise BadImage('OpenCV finds no pixels in it')
         return image
 
     @staticmethod
-    def jpeg_size(content: bytes, path: str) -> Optional[Tuple[int, int]]:
-        """Height and width of a JPEG; None for other formats, and for a JPEG that its EXIF tag turns.
+    def jpeg_size(content: bytes) -> Optional[Tuple[int, int]]:
+        """Height and width of an upright, plain, whole JPEG; None for all else.
 
         Of an image that is no multiple of the reduction, the last pixels cover less, and turning puts them first.
 
         Raises:
-            UserInputError: If it is no image.
+            BadImage: If it is too large.
         """
+        frame = jpeg_frame(content)
+        if frame is None or not frame.plain:
+            return None
+        check_size(*frame.size)
         try:
             with Image.open(io.BytesIO(content)) as image:
-                upright = image.format == 'JPEG' and image.getexif().get(ORIENTATION, 1) == 1
-                return image.size[::-1] if upright else None
-        except (OSError, ValueError, SyntaxError) as error:
-            raise UserInputError(f'The image {path!r} cannot be decoded ({error}); remove or replace it.') from error
+                return frame.size if image.getexif().get(ORIENTATION, 1) == 1 else None
+        except (OSError, ValueError, SyntaxError):
+            return None

@@ -5,6 +5,7 @@ The file is in the safetensors format, written by ``tools/dataset_converters/pac
 mmpretrain's ``LoadImageFromFile``. The header's metadata hold the class names and a hash of the source's listing.
 """
 import json
+import math
 import os
 import struct
 from pathlib import Path
@@ -51,11 +52,14 @@ class PackedFile:
                 self.classes = tuple(json.loads(self.metadata['classes']))
                 self.shape = tuple(header['images']['shape'])
                 self.offset, end = (8 + length + offset for offset in header['images']['data_offsets'])
+                if len(self.shape) != 4 or min(self.shape) < 0 or math.prod(self.shape) != end - self.offset:
+                    raise ValueError(f'{end - self.offset} bytes for images of shape {self.shape}')
                 self.labels = np.fromfile(file, '<i8', self.shape[0]) if 'labels' in header else None
         except FileNotFoundError as error:
             raise UserInputError(f'No file {self.path!r} of packed images; write it with {TOOL}, or set `file` to '
                                  f'where it is.') from error
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError,
+                struct.error) as error:
             reason = f'{type(error).__name__}: {error}'.splitlines()[0]
             raise UserInputError(f'{self.path!r} is no file of packed images ({reason}); give one that {TOOL} '
                                  f'wrote.') from error

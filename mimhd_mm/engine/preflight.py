@@ -1,17 +1,19 @@
 """Look at what a config names before anything is built: folders, images, devices."""
+from itertools import islice
 from pathlib import Path
 from typing import Iterator, Optional, Tuple
 
 import torch
 from mmengine.config import Config
-from PIL import Image, UnidentifiedImageError
 
+from ..datasets.decoding import BadImage, decode_image, read_bytes
 from ..datasets.image_files import IMAGE_SUFFIXES, image_files
 from ..datasets.segmentation_check import check_segmentation_config
 from ..errors import UserInputError
 from .pretrained import check_class_count, check_pretrained
 
-GPU_WRAPPERS = ('AmpOptimWrapper', 'ApexOptimWrapper')
+TRIED = 10  # images that are opened before a folder is refused (our choice)
+GPU_WRAPPERS = ('AmpOptimWrapper', 'ApexOptimWrapper', 'GuardedAmpOptimWrapper')
 
 
 def check_config(cfg: Config) -> None:
@@ -59,7 +61,7 @@ def _datasets(cfg: Config) -> Iterator[Tuple[str, dict]]:
 
 
 def check_image_folder(key: str, dataset: dict, advice: Optional[str] = None) -> None:
-    """Find the folder a dataset config points at and open one image of it.
+    """Find the folder a dataset config points at and open an image of it; a few may be bad, as loaders replace some.
 
     Args:
         key (str): The config key, for the message.
@@ -67,7 +69,7 @@ def check_image_folder(key: str, dataset: dict, advice: Optional[str] = None) ->
         advice (str, optional): What to do about a missing folder. None names the config key to set.
 
     Raises:
-        UserInputError: If the folder is missing or empty, or its first image does not decode.
+        UserInputError: If the folder is missing or empty, or none of its first images decodes.
     """
     prefix = dataset.get('data_prefix') or ''
     if isinstance(prefix, dict):
@@ -81,12 +83,15 @@ def check_image_folder(key: str, dataset: dict, advice: Optional[str] = None) ->
     if not folder.is_dir():
         advice = advice or f'point it at your images with --cfg-options {key}.data_root=FOLDER'
         raise UserInputError(f'{key}: no folder {str(folder)!r}; {advice}.')
-    first = next(image_files(folder), None)
-    if first is None:
+    paths, bad = islice(image_files(folder), TRIED), []
+    for path in paths:
+        try:
+            decode_image(read_bytes(str(path)))
+            return
+        except BadImage as error:
+            bad.append((path, error))
+    if not bad:
         raise UserInputError(f'{key}: no image in {str(folder)!r} or below; expected {", ".join(IMAGE_SUFFIXES)}.')
-    try:
-        with Image.open(first) as image:
-            image.load()
-    except (UnidentifiedImageError, OSError, ValueError) as error:
-        raise UserInputError(
-            f'{key}: the image {str(first)!r} cannot be decoded ({error}); remove or replace it.') from error
+    path, error = bad[0]
+    raise UserInputError(
+        f'{key}: the image {str(path)!r} cannot be decoded ({error}); remove or replace it.') from error

@@ -9,7 +9,7 @@ _base_ = './imagenet_224px.py'
 data_preprocessor = dict(type='DeviceAugmentation', flip_prob=0.5, non_blocking=True)
 
 train_pipeline = [
-    dict(type='LoadAndCrop', scale=224, crop_ratio_range=(0.2, 1.0)),
+    dict(type='LoadAndCrop', scale=224, crop_ratio_range=(0.2, 1.0), max_bad=100),
     dict(type='PackInputs'),
 ]
 train_dataloader = dict(persistent_workers=True, prefetch_factor=4, dataset=dict(pipeline=train_pipeline))

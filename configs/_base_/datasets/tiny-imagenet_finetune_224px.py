@@ -5,7 +5,7 @@ _base_ = './imagenet_finetune_224px.py'
 
 data_preprocessor = dict(num_classes=200)
 test_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnyImage'),
     dict(type='Resize', scale=(224, 224), backend='pillow', interpolation='bicubic'),
     dict(type='PackInputs'),
 ]

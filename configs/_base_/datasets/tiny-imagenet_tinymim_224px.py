@@ -2,7 +2,7 @@
 _base_ = './tiny-imagenet_224px.py'
 
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnyImage', max_bad=100),
     dict(type='RandomResizedCrop', scale=224, crop_ratio_range=(0.2, 1.0), backend='pillow', interpolation='bicubic'),
     dict(type='RandomFlip', prob=0.5),
     dict(type='StudentColorJitter', brightness=0.4, contrast=0.4, saturation=0.4),

@@ -1,0 +1,203 @@
+"""Samples that depend on the seed, the epoch and their number alone, and an order of samples that starts anywhere.
+
+What a worker process draws in its augmentations is out of the reach of any hook: with ``persistent_workers=True`` its
+random states run on from epoch to epoch, with ``False`` every epoch repeats the same ones, and what was fetched ahead
+of a checkpoint is lost. So nothing of that is kept: the sampler hands out the epoch with each index, and the dataset
+seeds itself from both. A run that starts in the middle of an epoch then sees what an uninterrupted one sees, whatever
+the number of workers, and each epoch has augmentations of its own.
+
+Left out: loaders with a ``batch_sampler`` of their own, whose position is not a number of samples.
+"""
+import hashlib
+import itertools
+import random
+import signal
+from contextlib import contextmanager
+from functools import partial
+from typing import Callable, Iterator, List, NamedTuple, Optional, Union
+
+import numpy as np
+import torch
+from mmengine.dataset import InfiniteSampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+
+from ..registry import DATA_SAMPLERS, DATASETS
+
+#: seconds that a worker lives on after SIGTERM, so that the process it works for can save a checkpoint; our choice
+WORKER_GRACE = 120
+
+
+class SampleKey(NamedTuple):
+    """What the sampler hands to the dataset.
+
+    Attributes:
+        index (int): Of the sample.
+        epoch (int): Which pass over the data, from 0.
+    """
+    index: int
+    epoch: int
+
+
+def mixed_seed(*numbers: int) -> int:
+    """A seed of 32 bits in which every one of the numbers and its place counts."""
+    return int.from_bytes(hashlib.blake2b(repr(tuple(map(int, numbers))).encode(), digest_size=4).digest(), 'big')
+
+
+def seed_cpu(seed: int) -> None:
+    """Seed Python's, numpy's and torch's generators on the CPU; no GPU is touched, which a forked worker may not."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.default_generator.manual_seed(seed)
+
+
+@contextmanager
+def seeded_cpu(seed: int) -> Iterator[None]:
+    """The same inside; afterwards the three states are what they were."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    try:
+        seed_cpu(seed)
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+
+
+@DATASETS.register_module()
+class SeededDataset(Dataset):
+    """Seed every sample from (seed, epoch, index).
+
+    Neither the rank nor the number of processes counts, so the images of a global batch are the same however many
+    processes share it. What mmengine's dataset wrappers have, this one has too.
+
+    Args:
+        dataset (dict | Dataset): What is wrapped.
+        seed (int): Of the run; the same in all processes. Defaults to 0.
+    """
+
+    def __init__(self, dataset: Union[dict, Dataset], seed: int = 0) -> None:
+        self.dataset = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
+        self.seed = seed
+
+    @property
+    def metainfo(self) -> dict:
+        """Of the wrapped dataset; empty where it has none."""
+        return getattr(self.dataset, 'metainfo', {})
+
+    def full_init(self) -> None:
+        """Initialise the wrapped dataset, if it asks for that."""
+        if hasattr(self.dataset, 'full_init'):
+            self.dataset.full_init()
+
+    def get_data_info(self, idx: int) -> dict:
+        """Annotation of the wrapped dataset."""
+        return self.dataset.get_data_info(idx)
+
+    def __getitem__(self, key: Union[int, SampleKey]):
+        """The sample; a plain index is one of the first epoch."""
+        index, epoch = key if isinstance(key, SampleKey) else (key, 0)
+        seed = mixed_seed(self.seed, epoch, index)
+        if get_worker_info() is not None:  # nothing else draws there
+            seed_cpu(seed)
+            return self.dataset[index]
+        with seeded_cpu(seed):
+            return self.dataset[index]
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+
+@DATA_SAMPLERS.register_module()
+class PositionedSampler(Sampler):
+    """The order of another sampler, from any position on, with the epoch beside each index.
+
+    Args:
+        sampler (dict): Config of a sampler. mmengine's ``InfiniteSampler`` and its subclasses never end; any other is
+            taken to end after one pass.
+        dataset (Sized): What is sampled.
+        seed (int, optional): For the sampler. None lets the processes agree on one. Defaults to None.
+    """
+
+    def __init__(self, sampler: dict, dataset: Dataset, seed: Optional[int] = None) -> None:
+        self.settings = sampler
+        self.dataset = dataset
+        self.epoch = 0
+        self._start = 0
+        self._build(seed)
+
+    def _build(self, seed: Optional[int]) -> None:
+        self.sampler = DATA_SAMPLERS.build(
+            dict(self.settings), default_args=dict(dataset=self.dataset, seed=seed))
+
+    @property
+    def endless(self) -> bool:
+        """Whether the order never ends."""
+        return isinstance(self.sampler, InfiniteSampler)
+
+    @property
+    def seed(self) -> int:
+        """Of the order; what it is built with where it was given or agreed on."""
+        return getattr(self.sampler, 'seed', 0)
+
+    @seed.setter
+    def seed(self, seed: int) -> None:
+        self.sampler.seed = seed
+
+    def set_epoch(self, epoch: int) -> None:
+        """The next order is that of this epoch, from 0."""
+        self.epoch = epoch
+
+    def start_at(self, position: int) -> None:
+        """Leave out so many samples, of this process, of the next order, and of that one only."""
+        self._start = position
+
+    def __iter__(self) -> Iterator[SampleKey]:
+        start, self._start = self._start, 0
+        return self._endless_order(start) if self.endless else iter(self._order()[start:])
+
+    def _order(self) -> List[SampleKey]:
+        if hasattr(self.sampler, 'set_epoch'):
+            self.sampler.set_epoch(self.epoch)
+        with seeded_cpu(mixed_seed(self.seed, self.epoch)):  # for samplers that draw from the global generators
+            return [SampleKey(index, self.epoch) for index in self.sampler]
+
+    def _endless_order(self, start: int) -> Iterator[SampleKey]:
+        self._build(self.seed)  # such a sampler goes on where it is; a new one starts at the beginning
+        rank, world_size, size = self.sampler.rank, self.sampler.world_size, len(self.dataset)
+        for position, index in enumerate(itertools.islice(iter(self.sampler), start, None), start):
+            yield SampleKey(index, (position * world_size + rank) // size)
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+
+def positioned_settings(loader: dict, seed: int) -> Optional[dict]:
+    """A loader's config with its dataset and its sampler wrapped.
+
+    Args:
+        loader (dict): ``train_dataloader`` of a config.
+        seed (int): For :class:`SeededDataset`.
+
+    Returns:
+        dict | None: None where the loader has a ``batch_sampler`` or no configs for dataset and sampler.
+    """
+    if loader.get('batch_sampler') or not all(isinstance(loader.get(part), dict) for part in ('dataset', 'sampler')):
+        return None
+    return dict(loader, dataset=dict(type='mimhd_mm.SeededDataset', dataset=loader['dataset'], seed=seed),
+                sampler=dict(type='mimhd_mm.PositionedSampler', sampler=loader['sampler']))
+
+
+def outlive_sigterm(loader: DataLoader) -> None:
+    """Let the loader's workers live on for a while after SIGTERM.
+
+    A scheduler signals every process of a job. A worker that ended at once would bring its process down before that
+    has saved a checkpoint. The alarm ends a worker that nobody needs any more.
+    """
+    loader.worker_init_fn = partial(_start_worker, loader.worker_init_fn)
+
+
+def _start_worker(start: Optional[Callable[[int], None]], worker: int) -> None:
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(WORKER_GRACE))
+    if start is not None:
+        start(worker)
