@@ -1,7 +1,9 @@
 """What this package asks of the stack below it: versions, config look-up, safe loading."""
 import argparse
+import os
 import pickle
-from typing import Any
+import zipfile
+from typing import Any, Iterator
 
 import mmcv
 import mmengine
@@ -10,6 +12,8 @@ import torch
 from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.utils import digit_version
 from mmengine.utils.package_utils import is_installed
+
+from .errors import UserInputError
 
 #: import name -> (lowest version, first version that is too new)
 VERSIONS = {
@@ -49,21 +53,52 @@ def register_config_packages() -> None:
         MODULE2PACKAGE['mmseg'] = 'onedl-mmsegmentation'
 
 
-def load_checkpoint_safely(path) -> Any:
-    """``torch.load`` with ``weights_only=True`` onto the CPU, for checkpoints that mmengine wrote too.
+def load_checkpoint_safely(path, map_location: Any = 'cpu') -> Any:
+    """``torch.load`` with ``weights_only=True``, for checkpoints that mmengine wrote too.
 
     The types are registered anew each time: mmengine's own loader takes some of them off the list when it is done.
 
     Args:
         path (str | Path): The file.
+        map_location: Where tensors go, as in ``torch.load``. Defaults to ``'cpu'``.
 
     Raises:
         pickle.UnpicklingError: If the file holds anything that could execute code.
+        UserInputError: If it unpacks to more than its own size, or a tensor claims to be larger than the file.
     """
+    size = os.path.getsize(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, OSError):
+        unpacked = 0  # torch's old format, or damaged: for torch to say
+    if unpacked > size:  # torch.save does not compress
+        raise UserInputError(f'{str(path)!r} has {size} bytes and unpacks to {unpacked}, which checkpoints do not: it '
+                             f'was refused; save it anew with torch.save.')
     register_safe_globals()
     if not hasattr(torch.serialization, 'add_safe_globals'):  # torch < 2.4 has no list of safe types
-        return torch.load(path, map_location='cpu', pickle_module=_RestrictedPickle)
-    return torch.load(path, map_location='cpu', weights_only=True)
+        content = torch.load(path, map_location=map_location, pickle_module=_RestrictedPickle)
+    else:
+        content = torch.load(path, map_location=map_location, weights_only=True)
+    # a number repeated without end takes no room in a file, and older versions of torch believe any size of a storage
+    largest = max((max(tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes())
+                   for tensor in _tensors_in(content) if tensor.layout == torch.strided), default=0)
+    if largest > size:
+        raise UserInputError(f'{str(path)!r} has {size} bytes and a tensor of {largest}: it was refused; save the '
+                             f'tensors anew, each with memory of its own.')
+    return content
+
+
+def _tensors_in(content: Any) -> Iterator[torch.Tensor]:
+    """The tensors in dicts, lists and tuples of dicts, lists and tuples; each container once, however they nest."""
+    waiting, seen = [content], set()
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, torch.Tensor):
+            yield item
+        elif isinstance(item, (dict, list, tuple)) and id(item) not in seen:
+            seen.add(id(item))
+            waiting.extend(item.values() if isinstance(item, dict) else item)
 
 
 class _RestrictedPickle:

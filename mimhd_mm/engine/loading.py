@@ -11,9 +11,9 @@ from mmengine.dataset import Compose
 from mmengine.model import BaseDataPreprocessor
 from mmengine.registry import init_default_scope
 from mmpretrain.models import VisionTransformer
-from PIL import Image
 from torch import Tensor, nn
 
+from ..datasets.decoding import BadImage, decode_image, read_bytes
 from ..datasets.image_files import IMAGE_SUFFIXES, image_files
 from ..errors import UserInputError
 from ..models import MAETeacher
@@ -198,9 +198,8 @@ def eval_pipeline(size: Tuple[int, int], example: Union[str, Path]) -> List[dict
         UserInputError: If the example does not decode.
     """
     try:
-        with Image.open(example) as image:
-            short = min(image.size)
-    except OSError as error:
+        short = min(decode_image(read_bytes(str(example))).shape[:2])
+    except BadImage as error:
         raise UserInputError(
             f'The image {str(example)!r} cannot be decoded ({error}); remove or replace it.') from error
     bicubic = dict(backend='pillow', interpolation='bicubic')
@@ -210,7 +209,7 @@ def eval_pipeline(size: Tuple[int, int], example: Union[str, Path]) -> List[dict
                   dict(type='CenterCrop', crop_size=height)]
     else:
         resize = [dict(type='Resize', scale=(width, height), **bicubic)]
-    return [dict(type='LoadImageFromFile'), *resize, dict(type='PackInputs')]
+    return [dict(type='LoadAnyImage'), *resize, dict(type='PackInputs')]
 
 
 def read_images(paths: List[Path], size: Tuple[int, int], number: int, preprocess: BaseDataPreprocessor) -> Tensor:

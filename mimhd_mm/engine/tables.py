@@ -1,4 +1,5 @@
 """The rows of the paper's tables and figures, as ``configs/tables.yml`` lists them."""
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence
@@ -61,11 +62,14 @@ def read_tables(path: Path) -> Dict[str, Table]:
     except FileNotFoundError as error:
         raise UserInputError(f'No file {str(path)!r} with tables; leave --tables out for those of the paper.'
                              ) from error
-    except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         message = ' '.join(f'{type(error).__name__}: {error}'.split())
         raise UserInputError(f'{str(path)!r} is no list of tables as configs/tables.yml describes it ({message}).'
                              ) from error
     for table in tables.values():
+        if not re.fullmatch(r'\w[\w.=-]*', str(table.name)):  # files are named after it
+            raise UserInputError(f'{str(path)!r}: a table cannot be called {table.name!r}; take letters, digits and . _ '
+                                 f'= - for its name.')
         for row in table.rows:
             for kind, source in row.sources.items():
                 if not source.keys() <= {'config', 'options', 'checkpoint', 'untrained'} or \

@@ -6,11 +6,11 @@ from .heads import MAEPixelHead, RelationDistillHead
 from .losses import RelationDistillLoss
 from .matchers import AttentionHeadMatcher, AverageHeadMatcher, HeadMatcher, OneToOneHeadMatcher, SelectHeadMatcher
 from .necks import DualViewMAEDecoder
-from .selfsup import DMAE, MIMHD, TinyMIM
+from .selfsup import DMAE, MIMHD, MultiStudent, TinyMIM
 from .target_generators import MAETeacher, MaskedMAETeacher
 
 __all__ = [
     'AttentionHeadMatcher', 'AverageHeadMatcher', 'DMAE', 'DeviceAugmentation', 'DualViewMAEDecoder', 'HeadMatcher',
-    'MAEPixelHead', 'MAETeacher', 'MIMHD', 'MaskedMAETeacher', 'OneToOneHeadMatcher', 'RelPosViT',
+    'MAEPixelHead', 'MAETeacher', 'MIMHD', 'MaskedMAETeacher', 'MultiStudent', 'OneToOneHeadMatcher', 'RelPosViT',
     'RelationDistillHead', 'RelationDistillLoss', 'RelationViT', 'SelectHeadMatcher', 'TappedMAEViT', 'TinyMIM',
 ]

@@ -4,7 +4,7 @@ import pickle
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Dict, Optional, Tuple, Union
+from typing import Any, Dict, Optional, Tuple, Union
 
 import torch
 from mmpretrain.models.utils import build_2d_sincos_position_embedding, resize_pos_embed
@@ -124,11 +124,16 @@ def read_tensors(path: Union[str, Path]) -> Tensors:
     return state_dict_of(read_content(path), path)
 
 
-def read_content(path: Union[str, Path]) -> object:
+def read_content(path: Union[str, Path], map_location: Any = 'cpu') -> object:
     """All that a file holds, read as :func:`read_tensors` reads it.
 
+    Args:
+        path (str | Path): The file.
+        map_location: Where tensors go, as in ``torch.load``; those of safetensors stay on the CPU. Defaults to
+            ``'cpu'``.
+
     Raises:
-        UserInputError: If the file is missing, truncated, or would need unpickling.
+        UserInputError: If the file is missing, truncated, would need unpickling, or claims to be larger than it is.
     """
     path = Path(path)
     if not path.is_file():
@@ -137,7 +142,9 @@ def read_content(path: Union[str, Path]) -> object:
         if path.suffix == '.safetensors':
             from safetensors.torch import load_file
             return load_file(str(path))
-        return load_checkpoint_safely(path)
+        return load_checkpoint_safely(path, map_location)
+    except UserInputError:
+        raise
     except ImportError as error:
         raise UserInputError(f'Reading {str(path)!r} needs the package safetensors; install it.') from error
     except pickle.UnpicklingError as error:
@@ -251,9 +258,10 @@ def sincos_positions(grid: Tuple[int, int], dims: int) -> Tensor:
 
 def _cause(error: Exception) -> str:
     """The line of a loader's message that says what is wrong, without its advice to load unsafely."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    named = [line for line in lines if line.startswith('WeightsUnpickler error:')]
-    return (named or lines or ['no details'])[0].split(' was not an allowed global')[0][:160]
+    text = str(error).rpartition('WeightsUnpickler error:')[2]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line for line in lines if not line.startswith('Weights only load failed')]
+    return (lines or ['no details'])[0].split(' was not an allowed global')[0][:160]
 
 
 def _count(tensors: Tensors, stem: str) -> int:

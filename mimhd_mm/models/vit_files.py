@@ -288,7 +288,9 @@ def _tell_heads_and_eps(file: ViTFile, path: Path, num_heads: Optional[List[int]
         if (path.parent / 'config.json').is_file():
             try:
                 config = json.loads((path.parent / 'config.json').read_text())
-            except ValueError as error:
+                if not isinstance(config, dict) or type(config.get('num_attention_heads') or 1) is not int:
+                    raise ValueError('it is no dict with whole numbers')
+            except (ValueError, RecursionError) as error:
                 raise UserInputError(f'{str(path.parent / "config.json")!r} cannot be read ({error}); repair it, or '
                                      f'move it away and give --num-heads.') from error
             file.eps = config.get('layer_norm_eps')

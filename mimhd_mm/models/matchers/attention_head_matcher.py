@@ -68,8 +68,9 @@ class AttentionHeadMatcher(HeadMatcher):
 
     ``S = F(R) F(R)^T`` describes each head of a network by its likeness to the others (eq. 4), one linear layer a
     network maps the rows of S to queries and keys (eq. 5), and their products give the weight (eq. 6).
-    Every image has its own weight, so results do not depend on how a batch is spread over processes (but for
-    ``descriptor='sample'``).
+    Every image has its own weight, so results do not depend on how a batch is spread over processes; but for
+    ``descriptor='sample'``, which compares the images that a process has, and ``balance='penalty'``, which looks at
+    their mean weight.
 
     The paper leaves two things open that decide whether this works. Its F, the mean over N x N, is the constant
     1 / N, so that S and the weight never leave their uniform start; and a weight that is free to minimise the loss

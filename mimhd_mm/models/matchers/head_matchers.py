@@ -199,7 +199,7 @@ def read_ranking(path: Union[str, Path], teacher_heads: int) -> dict:
     try:
         content = json.loads(path.read_text())
         importance = [float(figure) for figure in content['importance']]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise UserInputError(f'SelectHeadMatcher: {str(path)!r} is not a file of tools/analysis_tools/rank_heads.py, '
                              f'which holds a list of numbers named "importance"; write it anew.') from error
     if not all(map(math.isfinite, importance)):

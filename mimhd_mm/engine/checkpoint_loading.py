@@ -1,0 +1,73 @@
+"""What mmengine loads checkpoints with: ``--resume``, ``load_from`` and ``init_cfg`` never unpickle what could run.
+
+mmengine's own loaders try ``weights_only=True`` (or, before 0.10.12 and from URLs, do not) and unpickle whatever is in
+the file when that fails. These take their places, by mmengine's public seam for that, when ``mimhd_mm`` is imported.
+"""
+from pathlib import Path
+from typing import Any, Optional
+from urllib.parse import unquote, urlparse
+
+import torch
+from mmengine.dist import barrier, get_rank
+from mmengine.runner import CheckpointLoader
+
+from ..errors import UserInputError
+from ..models.mae_files import read_content
+
+OTHERS = ('modelzoo://', 'torchvision://', 'open-mmlab://', 'openmmlab://', 'mmcls://', 'pavi://', r'(\S+\:)?s3://',
+          r'(\S+\:)?petrel://')
+
+
+@CheckpointLoader.register_scheme(prefixes='', force=True)
+def load_from_local(filename: str, map_location: Any = None) -> dict:
+    """All that a ``.pth`` or ``.safetensors`` file holds, where it is tensors and plain values.
+
+    Args:
+        filename (str): A path.
+        map_location: As in ``torch.load``.
+
+    Raises:
+        UserInputError: If it is missing, damaged, no state dict, or holds more; nothing in it is executed.
+    """
+    content = read_content(Path(filename).expanduser(), map_location)
+    if not isinstance(content, dict):
+        raise UserInputError(f'{filename!r} holds a {type(content).__name__} and no state dict; give a checkpoint.')
+    return content
+
+
+@CheckpointLoader.register_scheme(prefixes=('http://', 'https://'), force=True)
+def load_from_http(filename: str, map_location: Any = None, model_dir: Optional[str] = None) -> dict:
+    """Download a file where it is not there yet, then load it as :func:`load_from_local` does.
+
+    Args:
+        filename (str): A URL.
+        map_location: As in ``torch.load``.
+        model_dir (str, optional): Where it goes. Defaults to None: ``checkpoints`` of ``torch.hub``'s folder, as
+            mmengine has it.
+
+    Raises:
+        UserInputError: If the URL names no file, or for what :func:`load_from_local` refuses.
+    """
+    name = Path(unquote(urlparse(filename).path)).name  # no folder of the URL's choice
+    if not name:
+        raise UserInputError(f'The URL {filename!r} names no file; give that of a checkpoint.')
+    path = Path(model_dir or Path(torch.hub.get_dir(), 'checkpoints'), name)
+    if get_rank() != 0:
+        barrier()  # the first process downloads, and others where its disk is not theirs
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(filename, str(path), progress=False)
+    if get_rank() == 0:
+        barrier()
+    return load_from_local(str(path), map_location)
+
+
+@CheckpointLoader.register_scheme(prefixes=OTHERS, force=True)
+def load_from_elsewhere(filename: str, map_location: Any = None) -> dict:
+    """Refuse what mmengine would load by unpickling.
+
+    Raises:
+        UserInputError: Always.
+    """
+    raise UserInputError(f'{filename!r} is not loaded, because it could not be done without executing what it may '
+                         f'hold; download the file and give its path, or its https address.')

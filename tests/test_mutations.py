@@ -1,0 +1,146 @@
+"""The tests of the core formulas notice it when one is wrong: each mutation here makes at least one of them fail.
+
+A mutation changes one line in a copy of a function's source text. The copy's code takes the function's place while the
+tests that are named are called, and is taken out again.
+"""
+import inspect
+import textwrap
+from types import CodeType, FunctionType
+from typing import Callable, List, NamedTuple, Sequence, Tuple
+
+import pytest
+import torch
+
+from mimhd_mm.models import RelationDistillHead, RelationDistillLoss
+from mimhd_mm.models.matchers import attention_head_matcher
+from mimhd_mm.models.relation import log_relation, relation_logits
+from mimhd_mm.models.views import draw_views, hidden_patches, hide, merge
+
+from .test_models import test_matchers as matchers
+from .test_models import test_mimhd as mimhd
+from .test_models import test_relation as relation
+from .test_models import test_relation_distill_head as head
+from .test_models import test_relation_loss as loss
+from .test_models import test_views as views
+from .test_models.test_relation_distill_head import qkvs
+
+Test = Tuple[Callable, Sequence]
+
+
+def eq_7_in_loops() -> None:
+    """Of each image the sum over teacher heads of W times KL, mean over images and student heads."""
+    module = RelationDistillHead(3, 4)
+    student, teacher = qkvs(3, 4, torch.float64)
+    module.double()
+    losses = module.loss(student, teacher)
+    for pair in ('qk', 'vv'):
+        ours, theirs = (log_relation(net.without_cls(), pair) for net in (student, teacher))
+        distance, weight = loss.slow_distance(ours, theirs, 'KL'), module.matchers[pair].last_weight
+        expected = sum(weight[b, m2, m1] * distance[b, m2, m1] for b in range(2) for m2 in range(3) for m1 in range(4))
+        torch.testing.assert_close(losses[f'loss_{pair}'], expected / 6)
+
+
+def descriptors_in_loops() -> None:
+    """Attention that token n gets from all tokens, less the heads' mean of it, of unit length."""
+    weights = torch.randn(2, 3, 5, 5, dtype=torch.float64).softmax(-1)  # (B, M, N, N)
+    found = attention_head_matcher.column_descriptor(weights)  # (B, M, N)
+    for image, description in zip(weights, found):
+        received = torch.stack([torch.stack([head[:, n].sum() / 5 for n in range(5)]) for head in image])  # (M, N)
+        for own, expected in zip(description, received - sum(received) / 3):
+            torch.testing.assert_close(own, expected / expected.square().sum().sqrt())
+
+
+class Mutation(NamedTuple):
+    """A formula that is made wrong.
+
+    Attributes:
+        function (FunctionType): Whose text is changed.
+        old (str): What stands in it exactly once.
+        new (str): What comes in its place.
+        tests (list): Test functions with their arguments; names of fixtures as strings.
+    """
+    function: FunctionType
+    old: str
+    new: str
+    tests: List[Test]
+
+
+MUTATIONS = {
+    # the five that were asked for
+    'sign of KL': Mutation(
+        RelationDistillLoss.forward, 'distance = own - self._products', 'distance = own + self._products',
+        [(loss.test_zero_at_identity_and_positive_elsewhere, ('KL',)),
+         (loss.test_equals_a_double_loop_with_its_gradient, ('KL',))]),
+    'axis of the softmax of a relation': Mutation(
+        log_relation, 'dim=-1', 'dim=-2',
+        [(relation.test_rows_sum_to_one, ('qk',)), (relation.test_equals_the_formula_written_out, ())]),
+    'transposed W': Mutation(
+        RelationDistillHead.loss, '(weight * distance)', '(weight.mT.reshape(distance.shape) * distance)',
+        [(eq_7_in_loops, ())]),
+    'swapped views': Mutation(
+        merge, 'predictions[0], predictions[1])', 'predictions[1], predictions[0])',
+        [(views.test_merge_takes_each_patch_from_the_view_that_did_not_see_it, ())]),
+    'swapped views in training': Mutation(
+        hidden_patches, 'descending=True', 'descending=False',
+        [(views.test_hidden_patches_are_those_of_the_masks_and_go_back_to_their_places, (16, 0.5, (8, 8))),
+         (mimhd.test_reconstruction_loss_is_the_error_of_blind_predictions, ('build_mimhd',))]),
+    'direction of KL': Mutation(
+        RelationDistillHead._compare, 'self.loss_module(output, target)', 'self.loss_module(target, output).mT',
+        [(head.test_one_to_one_with_equal_head_counts_is_tinymim, ()), (eq_7_in_loops, ())]),
+    # and some more
+    'scale of the products': Mutation(
+        relation_logits, '** -0.5', '** 0.5', [(relation.test_equals_the_formula_written_out, ())]),
+    'queries and keys exchanged': Mutation(
+        relation_logits, 'first @ second.to(kind).transpose(-2, -1)', '(first @ second.to(kind).transpose(-2, -1)).mT',
+        [(relation.test_rows_are_queries_and_columns_are_keys, ()),
+         (relation.test_equals_the_formula_written_out, ())]),
+    'axis of W': Mutation(
+        attention_head_matcher.sinkhorn, 'logits = logits.log_softmax(-1)  # (..., M2, M1), rows',
+        'logits = logits.log_softmax(-2)  # (..., M2, M1), rows',
+        [(matchers.test_sinkhorn_balances_columns_and_keeps_rows_exact, ())]),
+    'attention that a token gives, not receives': Mutation(
+        attention_head_matcher.column_descriptor, 'relation.mean(-2)', 'relation.mean(-1)',
+        [(descriptors_in_loops, ())]),
+    'shown instead of hidden': Mutation(
+        hide, 'torch.where(masks.unsqueeze(-1), substitute', 'torch.where(~masks.unsqueeze(-1), substitute',
+        [(views.test_hide_replaces_hidden_patches_and_nothing_else, ())]),
+    'views that are the same': Mutation(
+        draw_views, '[hidden, ~hidden]', '[hidden, hidden]',
+        [(views.test_views_are_complements_of_the_right_size, (0.5, 8))]),
+}
+
+
+def mutated(function: FunctionType, old: str, new: str) -> CodeType:
+    """The code of a copy of a function with a change in its text."""
+    text = textwrap.dedent(inspect.getsource(function))
+    assert text.count(old) == 1, f'{old!r} stands {text.count(old)} times in {function.__qualname__}'
+    assert '\n' not in old
+    names = dict(function.__globals__)
+    exec(compile(text.replace(old, new), f'mutated {function.__qualname__}', 'exec'), names)
+    assert not function.__code__.co_freevars
+    return names[function.__name__].__code__
+
+
+def failures(tests: Sequence[Test], request) -> List[str]:
+    """Names of the tests that fail."""
+    failed = []
+    for test, arguments in tests:
+        arguments = [request.getfixturevalue(one) if isinstance(one, str) and one.startswith('build_') else one
+                     for one in arguments]
+        torch.manual_seed(0)
+        try:
+            test(*arguments)
+        except AssertionError:
+            failed.append(test.__name__)
+    return failed
+
+
+@pytest.mark.parametrize('name', MUTATIONS)
+def test_is_noticed(name, request, monkeypatch):
+    mutation = MUTATIONS[name]
+    assert failures(mutation.tests, request) == []
+    with monkeypatch.context() as patch:
+        patch.setattr(mutation.function, '__code__', mutated(mutation.function, mutation.old, mutation.new))
+        failed = failures(mutation.tests, request)
+        assert failed == [test.__name__ for test, _ in mutation.tests]
+    assert failures(mutation.tests, request) == []
