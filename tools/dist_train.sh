@@ -4,6 +4,8 @@
 #     bash tools/dist_train.sh CONFIG GPUS [options of tools/train.py]
 #
 # Several machines: call it on each with NNODES, NODE_RANK, MASTER_ADDR and PORT set.
+#
+# SIGTERM or SIGUSR1: a checkpoint is saved and the status is 75; --resume goes on from there.
 set -euo pipefail
 
 if [ $# -lt 2 ]; then
@@ -13,7 +15,7 @@ fi
 tools="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 export PYTHONPATH="$tools/..${PYTHONPATH:+:$PYTHONPATH}"
 
-exec "${PYTHON:-python}" -m torch.distributed.run \
+exec "${PYTHON:-python}" "$tools/dist_run.py" \
     --nnodes "${NNODES:-1}" \
     --node_rank "${NODE_RANK:-0}" \
     --master_addr "${MASTER_ADDR:-127.0.0.1}" \

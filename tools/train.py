@@ -1,6 +1,8 @@
 """Train a model from a config of this project, of mmpretrain or of mmsegmentation.
 
     python tools/train.py configs/pretrain/mimhd_vit-base-p16_8xb512-amp-coslr-100e_in1k.py
+
+Ends with status 75 when SIGTERM or SIGUSR1 stopped it: a checkpoint is saved, and --resume goes on from there.
 """
 import argparse
 
@@ -11,7 +13,8 @@ def main(argv=None) -> None:
     parser = argparse.ArgumentParser(description='Train a model')
     add_common_arguments(parser)
     parser.add_argument('--resume', nargs='?', const='auto',
-                        help='resume from a checkpoint, or from the newest of the work dir when none is given')
+                        help='resume from a checkpoint, or from the newest of the work dir that is whole when none is '
+                             'given')
     parser.add_argument('--no-validate', action='store_true', help='do not evaluate during training')
     parser.add_argument('--auto-scale-lr', action='store_true',
                         help='scale the learning rate by actual / base batch size (auto_scale_lr of the config)')

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import List, Optional
 
 from ..errors import UserInputError
+from .checkpoint_files import newest_checkpoint, write_whole
 
 #: what mmengine logs of training, by epochs or by iterations
 PROGRESS = re.compile(r'(Epoch|Iter)\(train\)\s+\[\s*(\d+)[\]/].*?eta: (\S+(?: days?, \S+)?).*?\sloss: (\S+)')
@@ -65,10 +66,8 @@ def call_tool(tool: str, *arguments, total: Optional[int] = None) -> None:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a file that is there whole or not at all, whatever happens to the process."""
-    temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    """Write a text that is there whole or not at all; see :func:`~mimhd_mm.engine.checkpoint_files.write_whole`."""
+    write_whole(path, text.encode())
 
 
 def logged(work_dir: Path) -> List[dict]:
@@ -82,7 +81,5 @@ def logged(work_dir: Path) -> List[dict]:
 
 
 def last_checkpoint(folder: Path) -> Optional[Path]:
-    """The last checkpoint that was written to its end, which mmengine notes afterwards; the note may be cut short."""
-    note = folder / 'last_checkpoint'
-    saved = folder / Path(note.read_text().strip()).name if note.is_file() else folder
-    return saved if saved.is_file() else None
+    """The newest checkpoint of a work dir that is whole; damaged ones that were skipped are named in a warning."""
+    return newest_checkpoint(folder)

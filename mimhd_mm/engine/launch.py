@@ -11,6 +11,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from ..errors import UserInputError, root_cause
+from .checkpoint_files import FULL
 from .preflight import check_config
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -70,7 +71,7 @@ def load_config(args: argparse.Namespace) -> Config:
     for loader in (cfg[key] for key in LOADERS if cfg.get(key)):
         loader.get('collate_fn', {}).pop('_scope_', None)  # mmengine would hand its own mark on as an argument
         loader.setdefault('pin_memory', torch.cuda.is_available())
-        loader.setdefault('persistent_workers', True)  # workers started anew draw the same augmentations each epoch
+        loader.setdefault('persistent_workers', True)  # starting them anew takes seconds an epoch
         if args.no_pin_memory:
             loader.pin_memory = False
         if args.no_persistent_workers or not loader.get('num_workers'):
@@ -83,18 +84,23 @@ def load_config(args: argparse.Namespace) -> Config:
 
 
 def use_amp(cfg: Config) -> None:
-    """Switch ``cfg.optim_wrapper`` to mixed precision: mmengine's on a GPU, :class:`CPUAmpOptimWrapper` without."""
+    """Switch ``cfg.optim_wrapper`` to mixed precision: mmengine's on a GPU, :class:`CPUAmpOptimWrapper` without.
+
+    A wrapper that skips steps which are not finite becomes one that does so, too.
+    """
+    guarded = str(cfg.optim_wrapper.get('type')).split('.')[-1].startswith('Guarded')
     if torch.cuda.is_available():
-        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.type = 'mimhd_mm.GuardedAmpOptimWrapper' if guarded else 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     else:
-        cfg.optim_wrapper.type = 'mimhd_mm.CPUAmpOptimWrapper'
+        cfg.optim_wrapper.type = 'mimhd_mm.GuardedCPUAmpOptimWrapper' if guarded else 'mimhd_mm.CPUAmpOptimWrapper'
         cfg.optim_wrapper.pop('loss_scale', None)
 
 
 def build_runner(cfg: Config) -> Runner:
     """Check ``cfg``, start the process group where there is one, and build the Runner.
 
+    It is a :class:`~mimhd_mm.engine.runner.ResumableRunner` where the config names no other ``runner_type``.
     Without a GPU the group is gloo's, whatever backend the config names (nccl exists on GPUs only), models
     are wrapped without a device, which mmengine's defaults do not do, and BatchNorm is not synchronised.
 
@@ -112,7 +118,8 @@ def build_runner(cfg: Config) -> Runner:
         cfg.model_wrapper_cfg = dict(
             type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False,
             find_unused_parameters=cfg.get('find_unused_parameters', False))
-    return Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
+    cfg.setdefault('runner_type', 'mimhd_mm.ResumableRunner')
+    return RUNNERS.build(cfg)
 
 
 def check_batches(runner: Runner) -> None:
@@ -129,8 +136,14 @@ def check_batches(runner: Runner) -> None:
 
 
 def run_tool(main: Callable[[Optional[list]], Optional[int]], argv: Optional[list] = None) -> None:
-    """Call ``main`` and turn wrong input into one sentence on stderr and exit status 1."""
+    """Call ``main`` and turn wrong input, and a full disk, into one sentence on stderr and exit status 1."""
     try:
         sys.exit(main(argv))
     except UserInputError as error:
         sys.exit(f'error: {root_cause(error)}')
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        name = f' for {str(error.filename)!r}' if error.filename else ''
+        sys.exit(f'error: No room{name} ({error.strerror}); what was complete is intact: make room, and call this '
+                 f'again.')

@@ -73,6 +73,43 @@ def test_file_that_does_not_tell_is_not_refused(adaptive):
     check_pretrained(finetune_cfg(adaptive))
 
 
+def test_students_of_one_teacher(tmp_path):
+    """Each has its own head counts; a prefix that names none of them is refused with the names."""
+    cfg = Config(dict(model=dict(type='MultiStudent', students=dict(
+        a=dict(backbone=dict(type='RelationViT', arch=dict(STUDENT), **SIZE)),
+        b=dict(backbone=dict(type='RelationViT', arch=dict(STUDENT), relation_heads=4, **SIZE))))))
+    tensors = MODELS.build(finetune_cfg('').model.backbone).state_dict()
+    path = save(tmp_path / 'file.pth', cfg.pretty_text, {
+        f'students.{name}.backbone.{key}': value for name in 'ab' for key, value in tensors.items()})
+    assert heads_of_file(path, 'students.a.backbone.') == [3, 3, 3]
+    assert heads_of_file(path, 'students.b.backbone.') == [3, 3, 4]
+    assert heads_of_file(path) is None and heads_of_file(path, 'students.c.backbone.') is None
+
+    def start_from(prefix):
+        cfg = finetune_cfg(path)
+        cfg.model.backbone.init_cfg.prefix = prefix
+        return cfg
+
+    check_pretrained(start_from('students.a.backbone.'))
+    with pytest.raises(UserInputError, match='block 3 has 4 heads'):
+        check_pretrained(start_from('students.b.backbone.'))
+    with pytest.raises(UserInputError) as caught:
+        check_pretrained(start_from('backbone.'))
+    assert str(caught.value).endswith(
+        "has no tensor under 'backbone.', it is a checkpoint of the students a, b; choose one with --cfg-options "
+        'model.backbone.init_cfg.prefix=students.a.backbone.')
+
+
+def test_files_of_several_students_are_checked(tmp_path, teacher_file):
+    model = mimhd_cfg(teacher_file)
+    teacher = model.pop('target_generator')
+    model['backbone']['init_cfg'] = dict(type='Pretrained', checkpoint='nowhere.pth', prefix='backbone.')
+    cfg = Config(dict(train_cfg=dict(max_epochs=1), model=dict(
+        type='MultiStudent', students=dict(a=model), target_generator=teacher)))
+    with pytest.raises(UserInputError, match='--cfg-options model.students.a.backbone.init_cfg.checkpoint=FILE'):
+        check_pretrained(cfg)
+
+
 @pytest.mark.parametrize('backbone, heads', [
     (ARCH, [3] * 3),
     (f'{ARCH}, relation_heads=None', [3] * 3),

@@ -1,0 +1,29 @@
+"""torch.distributed.run, with the status 75 of an interrupted training kept; tools/dist_train.sh calls it.
+
+torch's launcher ends with status 1 whatever became of its processes. It passes SIGTERM on to them; here SIGUSR1 too.
+"""
+import os
+import signal
+import sys
+import tempfile
+
+from torch.distributed import run
+
+
+def main(argv=None) -> int:
+    args = run.parse_args(argv)
+    signal.signal(signal.SIGUSR1, lambda number, frame: os.kill(os.getpid(), signal.SIGTERM))
+    with tempfile.NamedTemporaryFile('r') as status:
+        os.environ['MIMHD_MM_STATUS_FILE'] = status.name  # mimhd_mm.engine.hooks.InterruptHook writes into it
+        try:
+            run.run(args)
+        except Exception:  # of the launcher, when it was signalled or a process failed
+            written = status.read().strip()
+            if not written:
+                raise
+            return int(written)
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
