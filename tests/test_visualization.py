@@ -1,6 +1,4 @@
 """Pictures: what is drawn equals what the model computes."""
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +10,15 @@ from mmpretrain.registry import MODELS
 from PIL import Image
 
 from mimhd_mm.errors import UserInputError
+from mimhd_mm.evaluation.attention_maps import foreground_iou, top_mass
 from mimhd_mm.models import RelationViT
 from mimhd_mm.states import evaluating
-from mimhd_mm.visualization import draw_attention, draw_reconstructions
-from mimhd_mm.visualization.pictures import class_attention, denormalise_patches, hide_patches, to_pixels
+from mimhd_mm.visualization import draw_attention, draw_reconstructions, reconstruction_figure
+from mimhd_mm.visualization.pictures import (attention_maps, class_attention, denormalise_patches, hide_patches,
+                                             to_pixels)
 
-ROOT = Path(__file__).parents[1]
+from .test_tools.commands import call, error_of
+
 ARCH = dict(embed_dims=48, num_layers=2, num_heads=4, feedforward_channels=96)
 NORMALISE = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
 MAE = dict(
@@ -116,6 +117,48 @@ def test_merged_picture_is_the_hand_made_merge(model, images):
     assert picture.isfinite().all() and torch.equal(picture, expected)
 
 
+def test_the_pictures_panels_are_the_hand_made_merge(model, images):
+    """What the axes hold, against patches cut, normalised and put together here, without the package's help."""
+    with evaluating(model):
+        torch.manual_seed(5)
+        views, masks, _ = model.reconstruct(images)
+    torch.manual_seed(5)
+    figure = reconstruction_figure(model, images, teacher=lambda images, masks: views[1])
+    drawn = [axis.get_images()[0].get_array() for axis in figure.axes]  # row by row
+    assert len(drawn) == 12
+    mean, std = (torch.tensor(NORMALISE[name]) for name in ('mean', 'std'))
+    for row, image in enumerate(images):
+        panels = dict(input=torch.zeros(32, 32, 3), merged=torch.zeros(32, 32, 3), teacher=torch.zeros(32, 32, 3))
+        for patch in range(16):
+            place = (slice(patch // 4 * 8, patch // 4 * 8 + 8), slice(patch % 4 * 8, patch % 4 * 8 + 8))
+            pixels = image[:, place[0], place[1]].permute(1, 2, 0)  # (8, 8, 3)
+            chosen = views[0 if masks[0, row, patch] else 1, row, patch]
+            for name, values in (('merged', chosen), ('teacher', views[1, row, patch])):
+                panels[name][place] = values.view(8, 8, 3) * (pixels.var() + 1e-6) ** 0.5 + pixels.mean()
+            panels['input'][place] = pixels
+        panels = {name: ((panel * std + mean) / 255).clamp(0, 1) for name, panel in panels.items()}
+        error = (panels['merged'] - panels['input']).abs().mean(-1)
+        found = drawn[6 * row:6 * row + 6]
+        for number, expected in ((0, panels['input']), (3, panels['merged']), (4, panels['teacher']), (5, error)):
+            np.testing.assert_allclose(found[number], expected.numpy(), atol=1e-5)
+        for view in range(2):  # views show what the other hides
+            grey = (np.asarray(found[1 + view]).reshape(4, 8, 4, 8, 3) == 0.5).all((1, 3, 4)).reshape(16)
+            assert grey.tolist() == masks[view, row].tolist()
+
+
+def test_overlap_of_attention_with_a_mask_by_hand():
+    attention = torch.tensor([[0.4, 0.3, 0.2, 0.1], [0.1, 0.65, 0.05, 0.2]]).view(1, 2, 2, 2)
+    assert top_mass(attention.flatten(2)).tolist() == [[[True, True, False, False], [False, True, False, False]]]
+    assert top_mass(attention.flatten(2) * 7, 0.95).sum(-1).tolist() == [[4, 3]]  # 0.65 + 0.2 + 0.1 is just enough
+    mask = torch.zeros(1, 4, 4, dtype=torch.bool)
+    mask[0, 0], mask[0, 1, 3] = True, True  # the first row and a pixel of the second: 5 pixels
+    # head 1 marks the upper half, 8 pixels, of which 5 are the mask's; head 2 the upper right quarter: 3 of 4, and 5
+    torch.testing.assert_close(foreground_iou(attention, mask), torch.tensor([[5 / 8, 3 / 6]]))
+    assert foreground_iou(attention, torch.zeros_like(mask)).isnan().all()  # nothing to find
+    with pytest.raises(UserInputError, match='share of the attention'):
+        top_mass(attention, 0)
+
+
 @pytest.mark.parametrize('block', [1, 2])
 def test_attention_is_that_of_the_real_block(block):
     student = backbone(relation_block=block)
@@ -135,6 +178,7 @@ def test_attention_is_that_of_the_real_block(block):
         out = attention.proj((weights @ value).transpose(1, 2).reshape(2, 17, 48))
         torch.testing.assert_close(out, attention(layer.ln1(tokens)), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(found, weights[:, :, 0, 1:])
+    assert torch.equal(attention_maps(student, images).flatten(2), found)  # what is drawn
     assert weights[:, :, 0].std() > 0.01  # not uniform
     torch.testing.assert_close(found.sum(-1), 1 - weights[:, :, 0, 0])
 
@@ -199,30 +243,26 @@ def run_files(model, teacher_file, tmp_path):
     return [str(tmp_path / name) for name in ('config.py', 'epoch_1.pth', 'images')]
 
 
-def run_tool(name: str, *arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, f'tools/analysis_tools/{name}', *arguments], cwd=ROOT,
-                          capture_output=True, text=True)
-
-
 def test_reconstruction_tool(run_files, tmp_path):
     config, checkpoint, folder = run_files
-    done = run_tool('plot_reconstruction.py', config, checkpoint, '--images', folder, '--out', str(tmp_path / 'r.png'))
-    assert done.returncode == 0, done.stderr
-    assert Image.open(tmp_path / 'r.png').size[0] > 500
+    common = ['analysis_tools/plot_reconstruction.py', config, checkpoint, '--images', folder]
+    call(*common, '--out', tmp_path / 'r.png')
+    call(*common, '--no-teacher', '--dpi', 100, '--out', tmp_path / 'small.png')
+    width, small = (Image.open(tmp_path / name).size[0] for name in ('r.png', 'small.png'))
+    assert width == 6 * 225 and small == 5 * 150  # columns, 1.5 inches each
 
 
 @pytest.mark.parametrize('with_folder', [True, False])
 def test_attention_tool(run_files, tmp_path, with_folder):
     config, checkpoint, folder = run_files
-    done = run_tool('plot_attention.py', config, checkpoint, *(['--images', folder] if with_folder else []),
-                    '--out', str(tmp_path / 'a.png'), '--num', '2')
-    assert done.returncode == 0, done.stderr
+    call('analysis_tools/plot_attention.py', config, checkpoint, *(['--images', folder] if with_folder else []),
+         '--out', tmp_path / 'a.png', '--num', 2)
     assert Image.open(tmp_path / 'a.png').size[1] > 500  # two images, student and teacher
 
 
 @pytest.mark.parametrize('name', ['plot_reconstruction.py', 'plot_attention.py'])
 def test_tools_refuse_wrong_input_in_one_sentence(run_files, tmp_path, name):
     config, _, folder = run_files
-    done = run_tool(name, config, str(tmp_path / 'none.pth'), '--images', folder, '--out', str(tmp_path / 'x.png'))
-    assert done.returncode == 1 and 'Traceback' not in done.stderr
-    assert done.stderr.strip().splitlines()[-1].startswith('error: ') and 'none.pth' in done.stderr
+    assert 'none.pth' in error_of(f'analysis_tools/{name}', config, tmp_path / 'none.pth', '--images', folder, '--out',
+                                  tmp_path / 'x.png')
+    assert not (tmp_path / 'x.png').exists()

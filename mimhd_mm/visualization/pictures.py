@@ -1,10 +1,14 @@
 """Figures as PNG files: what the decoder fills in, and where the heads of the [class] token look."""
+import tempfile
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Dict, List, Optional, Union
+from typing import Callable, Dict, List, Optional, Sequence, Union
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange, repeat
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -13,110 +17,135 @@ from mmpretrain.models import MAEPretrainHead
 from torch import Tensor, nn
 
 from ..errors import UserInputError
+from ..evaluation.attention_maps import class_attention
 from ..models.backbones import RelationViT
-from ..models.relation import QKV
 from ..states import evaluating, kept_random_states
 
 GREY = 0.5
+ATTENTION_MAP = colormaps['inferno'].resampled(48)  # fewer colours make smaller files, and look the same
+#: images (B, 3, H, W) and masks (V, B, N), True = hidden, to a prediction (B, N, P) of what is hidden, or None
+Reconstructor = Callable[[Tensor, Tensor], Optional[Tensor]]
 
 
-def draw_reconstructions(model: nn.Module, images: Tensor, path: Union[str, Path]) -> None:
-    """Draw one row an image: input, each view with its hidden patches grey, merged prediction, error.
+def draw_reconstructions(model: nn.Module, images: Tensor, path: Union[str, Path],
+                         teacher: Optional[Reconstructor] = None, dpi: int = 150) -> None:
+    """Write :func:`reconstruction_figure` to ``path``, a PNG file; missing folders are made."""
+    save(reconstruction_figure(model, images, teacher), path, dpi)
+
+
+def reconstruction_figure(model: nn.Module, images: Tensor, teacher: Optional[Reconstructor] = None,
+                          preprocess: Optional[BaseDataPreprocessor] = None) -> Figure:
+    """One row an image: input, each view with its hidden patches grey, merged prediction, the teacher's own, error.
 
     Predictions of normalised patches are given the mean and spread of the input's own patch (as MAE's pictures are),
     so a patch of one colour looks right whatever was predicted for it. The error is the mean absolute
-    difference of the channels, of pixel values in [0, 1]; all rows share its scale.
+    difference of the channels, of pixel values in [0, 1], of the student's prediction; all rows share its scale.
 
     Args:
         model (nn.Module): A :class:`~mimhd_mm.models.MIMHD`; its modes and the random states stay as they are.
         images (Tensor): (B, 3, H, W), normalised, on the model's device.
-        path (str | Path): Where the PNG goes; missing folders are made.
+        teacher (Callable, optional): Reconstructs from the same views; where it gives None, and without it, its column
+            is left out. Defaults to None.
+        preprocess (BaseDataPreprocessor, optional): What normalised the images. None is the model's. Defaults to None.
 
     Raises:
         UserInputError: If the model does not reconstruct.
     """
     if not hasattr(model, 'reconstruct'):
         raise UserInputError(f'{type(model).__name__} has no `reconstruct`; pictures of reconstructions need MIMHD.')
+    def pixels(prediction: Tensor) -> Tensor:  # (B, N, P) to (B, H, W, 3)
+        patches = denormalise_patches(prediction, images, model.rec_head)  # (B, N, P)
+        return to_pixels(model.rec_head.unpatchify(patches, model.grid_of(images)), preprocess)
+
+    preprocess = preprocess or model.data_preprocessor
     with evaluating(model), kept_random_states():
         result = model.reconstruct(images)  # views (V, B, N, P), masks (V, B, N), merged (B, N, P)
-        merged = denormalise_patches(result.merged, images, model.rec_head)  # (B, N, P)
-    inputs = to_pixels(images, model.data_preprocessor)  # (B, H, W, 3)
-    merged = model.rec_head.unpatchify(merged, model.grid_of(images))  # (B, 3, H, W)
-    merged = to_pixels(merged, model.data_preprocessor)  # (B, H, W, 3)
-    hidden = [hide_patches(inputs, mask) for mask in result.masks]  # V times (B, H, W, 3)
+    inputs, merged = to_pixels(images, preprocess), pixels(result.merged)  # each (B, H, W, 3)
     error = (merged - inputs).abs().mean(dim=-1)  # (B, H, W)
 
-    views = [f'view {number}' for number in range(1, len(hidden) + 1)]
-    titles = ['input', *views, 'merged prediction', f'error, 0 to {error.max():.2f}']
-    columns = [inputs, *hidden, merged, error]
-    figure, axes = panels(len(images), titles)
+    columns = {'input': inputs}
+    for number, mask in enumerate(result.masks, start=1):
+        columns[f'view {number}:\nwhat it shows'] = hide_patches(inputs, mask)  # (B, H, W, 3)
+    columns['student: each patch\nfrom the other view' if len(result.masks) > 1 else 'student'] = merged
+    if teacher is not None:
+        with torch.no_grad(), kept_random_states():
+            predicted = teacher(images, result.masks)  # (B, N, P)
+        if predicted is not None:
+            columns['teacher,\nsame views'] = pixels(predicted)  # (B, H, W, 3)
+    columns[f"student's error,\n0 to {error.max():.2f}"] = error
+    figure, axes = panels(len(images), list(columns))
     for row in range(len(images)):
-        for axis, column in zip(axes[row], columns):
+        for axis, column in zip(axes[row], columns.values()):
             scale = dict(cmap='magma', vmin=0, vmax=max(float(error.max()), 1e-6)) if column is error else {}
             axis.imshow(column[row].cpu().numpy(), interpolation='nearest', **scale)
-    save(figure, path)
+    note = "Of what a view hides, the teacher has seen nothing; the student's tokens come from the whole image."
+    if model.rec_head.norm_pix:
+        note += '\nPatches are predicted normalised: the mean colour and the contrast of each are those of the input.'
+    figure.supxlabel(note, fontsize=7)
+    return figure
 
 
 def draw_attention(backbones: Union[RelationViT, Dict[str, RelationViT]], images: Tensor, path: Union[str, Path],
-                   preprocess: Optional[BaseDataPreprocessor] = None, max_heads: int = 8) -> None:
-    """Draw where the [class] token looks, head by head, in the tapped block; one row an image and backbone.
+                   preprocess: Optional[BaseDataPreprocessor] = None, max_heads: int = 8,
+                   dpi: int = 150) -> None:
+    """Write :func:`attention_figure` to ``path``, a PNG file; missing folders are made."""
+    save(attention_figure(backbones, images, preprocess, max_heads), path, dpi)
+
+
+def attention_figure(backbones: Union[RelationViT, Dict[str, RelationViT]], images: Tensor,
+                     preprocess: Optional[BaseDataPreprocessor] = None, max_heads: int = 8) -> Figure:
+    """Where the [class] token looks, head by head, in the tapped block; one row an image and backbone.
 
     Every map is scaled to its own largest weight: maps tell where a head looks, not how peaked it is.
 
     Args:
         backbones (RelationViT | dict[str, RelationViT]): One, or several by name.
         images (Tensor): (B, 3, H, W), normalised, on the backbones' device.
-        path (str | Path): Where the PNG goes; missing folders are made.
         preprocess (BaseDataPreprocessor, optional): The model's, to undo its normalisation. None takes ``images`` for
             pixel values in [0, 255]. Defaults to None.
-        max_heads (int): Draw the first so many heads of each. Defaults to 8.
+        max_heads (int): Draw the first so many heads of each. Defaults to 8 (paper, Figures 1 and 5).
 
     Raises:
         UserInputError: If a backbone is no :class:`~mimhd_mm.models.RelationViT`.
     """
     if not isinstance(backbones, dict):
         backbones = {'': backbones}
-    maps = {}
-    for name, backbone in backbones.items():
-        if not isinstance(backbone, RelationViT):
-            raise UserInputError(f'Attention is drawn from the q and k of a RelationViT, not of a '
-                                 f'{type(backbone).__name__}; load the weights into one.')
-        with evaluating(backbone):
-            attention = class_attention(backbone.forward_relation(images)[1])[:, :max_heads]  # (B, heads, N)
-            height = backbone.patch_embed(images[:1])[1][0]  # patches in a column
-        attention = rearrange(attention, 'b m (h w) -> b m h w', h=height)
-        maps[name] = F.interpolate(attention, images.shape[-2:], mode='bilinear')  # (B, heads, H, W)
+    maps = {name: attention_maps(backbone, images)[:, :max_heads]  # (B, heads, h, w)
+            for name, backbone in backbones.items()}
 
     inputs = to_pixels(images, preprocess)  # (B, H, W, 3)
     heads = max(attention.shape[1] for attention in maps.values())
     figure, axes = panels(len(images) * len(maps), ['input', *(f'head {head}' for head in range(1, heads + 1))])
     rows = [(image, name) for image in range(len(images)) for name in maps]
     for row, (image, name) in zip(axes, rows):
-        row[0].imshow(inputs[image].cpu().numpy())
-        row[0].set_ylabel(name)
-        for axis, attention in zip(row[1:], maps[name][image]):
-            axis.imshow(inputs[image].mean(dim=-1).cpu().numpy(), cmap='gray', vmin=0, vmax=1)
-            axis.imshow(attention.cpu().numpy(), cmap='inferno', vmin=0, alpha=0.65)
-        for axis in row[1 + maps[name].shape[1]:]:  # this backbone has fewer heads than another
-            axis.axis('off')
-    save(figure, path)
+        if name == next(iter(maps)):  # the other rows of the same image need no second copy
+            row[0].imshow(inputs[image].cpu().numpy(), interpolation='nearest')
+        else:
+            row[0].spines[:].set_visible(False)
+        attention = F.interpolate(maps[name][image:image + 1], images.shape[-2:], mode='bilinear')[0]  # (heads, H, W)
+        row[1].set_ylabel(name, fontsize=8)
+        for axis, weights in zip(row[1:], attention):
+            axis.imshow(weights.cpu().numpy(), cmap=ATTENTION_MAP, vmin=0, interpolation='nearest')
+        for axis in row[1 + len(attention):]:  # this backbone has fewer heads than another
+            axis.spines[:].set_visible(False)
+    figure.supxlabel('Attention of the [class] token: bright = much, dark = none, each map scaled to its own largest.',
+                     fontsize=7)
+    return figure
 
 
-def class_attention(qkv: QKV) -> Tensor:
-    """Attention of the [class] token to the patches, ``softmax(q k^T / sqrt(d))``.
+def attention_maps(backbone: RelationViT, images: Tensor) -> Tensor:
+    """[class] attention of the tapped block, normalised images (B, 3, H, W) to (B, heads, h, w), one number a patch.
 
-    The softmax is over all tokens, as in the block; what [class] gives to itself is left out, so a row sums to 1
-    less that.
-
-    Args:
-        qkv (QKV): Each (B, M, 1 + N, d), [class] token first.
-
-    Returns:
-        Tensor: (B, M, N), float32.
+    Raises:
+        UserInputError: If the backbone is no :class:`~mimhd_mm.models.RelationViT`.
     """
-    query = qkv.q[:, :, :1].float() * qkv.q.shape[-1] ** -0.5  # (B, M, 1, d)
-    attention = (query @ qkv.k.float().transpose(-2, -1)).softmax(dim=-1)  # (B, M, 1, 1 + N)
-    return attention[:, :, 0, 1:]  # (B, M, N)
+    if not isinstance(backbone, RelationViT):
+        raise UserInputError(f'Attention is drawn from the q and k of a RelationViT, not of a '
+                             f'{type(backbone).__name__}; load the weights into one.')
+    with evaluating(backbone):
+        attention = class_attention(backbone.forward_relation(images, need_tokens=False)[1])  # (B, heads, N)
+        height = backbone.patch_embed(images[:1])[1][0]  # patches in a column
+    return rearrange(attention, 'b m (h w) -> b m h w', h=height)
 
 
 def denormalise_patches(prediction: Tensor, images: Tensor, head: MAEPretrainHead) -> Tensor:
@@ -153,8 +182,7 @@ def hide_patches(pixels: Tensor, mask: Tensor) -> Tensor:
 
 def panels(rows: int, titles: List[str]) -> tuple:
     """A figure of ``rows`` x ``len(titles)`` square axes without ticks: (figure, rows of axes)."""
-    figure = Figure(figsize=(1.6 * len(titles), 1.6 * rows + 0.3), layout='constrained')
-    FigureCanvasAgg(figure)
+    figure = Figure(figsize=(1.5 * len(titles), 1.5 * rows + 0.6), layout='constrained')
     axes: List[List[Axes]] = figure.subplots(rows, len(titles), squeeze=False)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
@@ -163,7 +191,43 @@ def panels(rows: int, titles: List[str]) -> tuple:
     return figure, axes
 
 
-def save(figure: Figure, path: Union[str, Path]) -> None:
-    """Write a figure, making its folder where it is missing."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+def to_array(figure: Figure, dpi: int = 100) -> np.ndarray:
+    """A figure as an image: (height, width, 3), RGB, uint8, as a visualizer takes it."""
+    figure.set_dpi(dpi)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # without alpha: the background is white
+
+
+def save(figure: Figure, path: Union[str, Path], dpi: int = 150) -> None:
+    """Write a figure, making its folder where it is missing.
+
+    Raises:
+        UserInputError: If it cannot be written.
+    """
+    check_output(path)
+    FigureCanvasAgg(figure)
+    figure.savefig(path, dpi=dpi)
+
+
+def check_output(path: Union[str, Path], suffixes: Sequence[str] = ('.png', '.pdf', '.svg')) -> None:
+    """See that a file can be written, before the work that it is to hold; missing folders are made.
+
+    Raises:
+        UserInputError: If its suffix is not one of ``suffixes``, it is a folder, or its folder takes no file.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in suffixes:
+        raise UserInputError(f'{str(path)!r} names no {" or ".join(suffixes)} file, which is what is written here; '
+                             f'give it such an ending.')
+    if path.is_dir():
+        raise UserInputError(f'{str(path)!r} is a folder; name the file to write.')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+        with open(path, 'ab') if path.exists() else nullcontext():
+            pass
+    except OSError as error:
+        raise UserInputError(f'{str(path)!r} cannot be written ({error.strerror or error}); choose a file in a folder '
+                             f'that you may write to.') from error

@@ -1,0 +1,126 @@
+"""``HeadRoutingHook``: which teacher heads teach which student head, as pictures and as numbers on disk."""
+import json
+from pathlib import Path
+from typing import Dict, List, Optional, Sequence
+
+import numpy as np
+from mmengine.runner import Runner
+from torch import nn
+
+from ...errors import UserInputError
+from ...models.matchers import HeadMatcher
+from ...registry import HOOKS
+from ...visualization.routing import FILE_NAME, relation_name, routing_figure
+from .drawing_hook import DrawingHook
+
+
+@HOOKS.register_module()
+class HeadRoutingHook(DrawingHook):
+    """Record the head weights W of eq. 6 for each relation; warn where they teach little.
+
+    W is the mean over the images of the main process's last batch. Every reading is a line of
+    ``vis_data/head_weights.json`` in the run's log folder and one heat map, the visualizer's image ``head_routing``.
+    The first is after the first iteration, the last after the last. Models without head matchers have none.
+
+    A warning is given when a relation's weights become
+
+    - uniform: their entropy (over ``log M1``) is above ``uniform_above``. Every student head then learns the teacher's
+      mean head. A trained mini run has 0.68 (Q-K) and 0.35 (V-V), one that never leaves its start 1.00.
+    - collapsed: their coverage is below ``collapsed_below`` of what one-to-one matching has, ``min(M2, M1) / M1``. Most
+      student heads then learn from the same few teacher heads. Balanced weights have full coverage.
+    - repeated: at most half of the student heads have a row of W of their own, see :func:`count_distinct`. The others
+      are taught the same, and become alike; neither entropy nor coverage tells.
+
+    Args:
+        interval (int): Iterations between two readings. Defaults to 500 (our choice).
+        uniform_above (float): Entropy, in (0, 1]. Defaults to 0.98 (our choice).
+        collapsed_below (float): Share of one-to-one matching's coverage, in [0, 1). Defaults to 0.5 (our choice).
+
+    Raises:
+        UserInputError: If the interval is not positive or a bound is out of range.
+    """
+
+    def __init__(self, interval: int = 500, uniform_above: float = 0.98, collapsed_below: float = 0.5) -> None:
+        super().__init__(interval, by_epoch=False)
+        if not 0 < uniform_above <= 1 or not 0 <= collapsed_below < 1:
+            raise UserInputError(f'HeadRoutingHook: uniform_above is in (0, 1] and collapsed_below in [0, 1), not '
+                                 f'{uniform_above!r} and {collapsed_below!r}.')
+        self.uniform_above = uniform_above
+        self.collapsed_below = collapsed_below
+        self.conditions: Dict[tuple, Optional[str]] = {}  # by student and pair
+
+    def before_train(self, runner: Runner) -> None:
+        """There are no weights before the first batch; of a resumed run the first are not looked at."""
+        super().before_train(runner)
+        self.first = runner.iter == 0
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        """Read at the interval, at the start and at the end."""
+        if self.first:
+            self.first = False
+            self.attempt(runner, 1)
+        super().after_train_iter(runner, batch_idx, data_batch, outputs)
+
+    def draw(self, runner: Runner, student: nn.Module, name: str, step: int) -> bool:
+        """Record every relation's weights and draw them side by side."""
+        weights = {}
+        for pair, matcher in getattr(getattr(student, 'head', None), 'matchers', {}).items():
+            if matcher.last_weight is None:
+                continue
+            weights[pair] = matcher.last_weight.double().mean(0).cpu().numpy()  # (M2, M1)
+            reading = dict(iter=step, epoch=runner.epoch + 1, pair=pair, W=weights[pair].round(5).tolist(),
+                           **figures_of(matcher))
+            self._write(runner, dict(reading, student=name) if name else reading)
+            if step > 1:
+                self._judge(runner, reading, matcher, name)
+        if not weights:
+            return False
+        title = f'Which teacher heads teach which head of {name or "the student"}, iteration {step}'
+        return self.show(runner, 'head_routing', name, routing_figure(weights, title), step)
+
+    def _write(self, runner: Runner, reading: dict) -> None:
+        folder = Path(runner.log_dir) / 'vis_data'
+        folder.mkdir(parents=True, exist_ok=True)
+        line = json.dumps(reading, default=float)
+        with open(folder / FILE_NAME, 'a') as file:
+            file.write(line + '\n')
+
+    def _judge(self, runner: Runner, reading: dict, matcher: HeadMatcher, name: str) -> None:
+        """Warn when weights become uniform, collapse or repeat themselves, once each time."""
+        students, teachers = len(reading['W']), len(reading['W'][0])
+        bound = self.collapsed_below * min(students, teachers) / teachers
+        condition = None
+        if teachers > 1 and reading['entropy'] > self.uniform_above:
+            condition = (f'uniform (entropy {reading["entropy"]:.3f}, above {self.uniform_above:g}): every student '
+                         f'head learns the mean of all teacher heads; see descriptor and temperature of '
+                         f'{type(matcher).__name__}')
+        elif reading['coverage'] < bound:
+            condition = (f'collapsed (coverage {reading["coverage"]:.3f}, below {bound:.3g}): most student heads learn '
+                         f'from the same few teacher heads; see balance of {type(matcher).__name__}')
+        elif count_distinct(reading['W']) <= students / 2:
+            condition = (f'repeated: {students} student heads have {count_distinct(reading["W"])} different rows, so '
+                         f'that several learn the same; see descriptor and temperature of {type(matcher).__name__}')
+        kind, key = condition and condition.split()[0].strip(':'), (name, reading['pair'])
+        if condition and self.conditions.get(key) != kind:
+            of = relation_name(reading['pair']) + (f' of {name}' if name else '')
+            runner.logger.warning(f'Head weights of {of} at iteration {reading["iter"]} are {condition}.')
+        self.conditions[key] = kind
+
+
+def count_distinct(weights: Sequence[Sequence[float]], tolerance: float = 0.05) -> int:
+    """How many rows of W (M2, M1) differ from all rows before them by more than ``tolerance`` in some share.
+
+    Args:
+        weights (Sequence): M2 rows of M1 shares.
+        tolerance (float): Defaults to 0.05 (our choice).
+    """
+    kept: List[np.ndarray] = []
+    for row in np.asarray(weights, dtype=float):
+        if all(np.abs(row - other).max() > tolerance for other in kept):
+            kept.append(row)
+    return len(kept)
+
+
+def figures_of(matcher: HeadMatcher) -> Dict[str, float]:
+    """``entropy``, ``coverage`` and ``spread`` of a matcher's last batch, rounded."""
+    return {name.replace('head_', '', 1): round(float(value), 5) for name, value in matcher.diagnostics().items()}

@@ -1,0 +1,139 @@
+"""``ReconstructionHook`` and ``AttentionHook``: the same few images again and again while a model learns."""
+from typing import Dict, Optional
+
+import torch
+from mmengine.runner import Runner
+from torch import Tensor, nn
+
+from ...models import MIMHD, RelationViT
+from ...registry import HOOKS
+from ...visualization.pictures import Reconstructor, attention_figure, reconstruction_figure
+from ..loading import list_images
+from ..looking import fixed_images, teacher_reconstruction
+from .drawing_hook import DrawingHook, unwrapped
+
+
+class FixedImagesHook(DrawingHook):
+    """A :class:`DrawingHook` with images, which are read once.
+
+    Args:
+        images (str, optional): A folder. None takes the training data's, without augmentation. Defaults to None.
+        num (int): How many, at even distances in the list. Defaults to 4.
+        interval (int): See :class:`DrawingHook`. Defaults to 10.
+        by_epoch (bool): See :class:`DrawingHook`. Defaults to True.
+
+    Raises:
+        UserInputError: Before training, if the folder holds no image.
+    """
+
+    def __init__(self, images: Optional[str] = None, num: int = 4, interval: int = 10, by_epoch: bool = True) -> None:
+        super().__init__(interval, by_epoch)
+        self.images = images
+        self.num = num
+        self.batch: Optional[Tensor] = None  # (num, 3, H, W), on the CPU
+        self.told = False
+
+    def prepare(self, runner: Runner) -> None:
+        """See that the folder is not empty."""
+        if self.images is not None:
+            list_images(self.images)
+
+    def read(self, runner: Runner, student: nn.Module) -> Tensor:
+        """The images, (num, 3, H, W), normalised, on the model's device."""
+        preprocess = unwrapped(runner).data_preprocessor
+        if self.batch is None:
+            source = runner.train_dataloader.dataset if self.images is None else self.images
+            self.batch = fixed_images(source, student.backbone.img_size, self.num, preprocess).cpu()
+        return self.batch.to(preprocess.device)
+
+    def say_nothing_to_draw(self, runner: Runner, reason: str) -> bool:
+        """Tell once why there is no picture."""
+        if not self.told:
+            runner.logger.info(f'{type(self).__name__} has nothing to draw: {reason}.')
+        self.told = True
+        return False
+
+
+@HOOKS.register_module()
+class ReconstructionHook(FixedImagesHook):
+    """Show what the decoder makes of fixed images: input, both views, merged prediction, the teacher's own, error.
+
+    The visualizer gets it as the image ``reconstruction``. Views are the same every time, so that pictures compare. The
+    teacher's own reconstruction, of the same views, is the whole MAE of its file; it is made at the first picture, on
+    the model's device, and its networks are dropped again. Models that reconstruct nothing have no picture.
+
+    Args:
+        images (str, optional): A folder. None takes the training data's, without augmentation. Defaults to None.
+        num (int): How many, at even distances in the list. Defaults to 4.
+        interval (int): Epochs between two pictures; iterations where not ``by_epoch``. There is one before training
+            and one after it in any case. Defaults to 10 (our choice).
+        by_epoch (bool): What ``interval`` counts. Defaults to True.
+        teacher (bool): Whether to draw the teacher's own. Defaults to True.
+        seed (int): Of the views. Defaults to 0.
+
+    Raises:
+        UserInputError: Before training, if the folder holds no image.
+    """
+
+    def __init__(self, images: Optional[str] = None, num: int = 4, interval: int = 10, by_epoch: bool = True,
+                 teacher: bool = True, seed: int = 0) -> None:
+        super().__init__(images, num, interval, by_epoch)
+        self.teacher = teacher
+        self.seed = seed
+        self.targets: Dict[str, Tensor] = {}  # by student (num, N, P), what the teacher makes of it, on the CPU
+
+    def draw(self, runner: Runner, student: nn.Module, name: str, step: int) -> bool:
+        """Hand the visualizer one picture."""
+        if not isinstance(student, MIMHD) or not student.with_neck:
+            return self.say_nothing_to_draw(runner, 'the model does not reconstruct')
+        images = self.read(runner, student)  # (num, 3, H, W)
+        torch.manual_seed(self.seed)
+        figure = reconstruction_figure(student, images, self._teacher_of(runner, student, name),
+                                       unwrapped(runner).data_preprocessor)
+        return self.show(runner, 'reconstruction', name, figure, step)
+
+    def _teacher_of(self, runner: Runner, student: MIMHD, name: str) -> Reconstructor:
+        """What reconstructs as the teacher does, from memory where that was done before; None where it cannot."""
+        def remembered(images: Tensor, masks: Tensor) -> Optional[Tensor]:
+            if name not in self.targets and self.teacher:
+                try:
+                    self.targets[name] = teacher_reconstruction(
+                        unwrapped(runner).target_generator, student, images, masks).cpu()  # (num, N, P)
+                except Exception as error:  # too large for the device, for one; the student's picture needs it not
+                    reason = f'{type(error).__name__}: {error}'.splitlines()[0]
+                    runner.logger.warning(f"ReconstructionHook leaves the teacher's own out ({reason}).")
+                    self.teacher = False
+            return self.targets[name].to(images.device) if name in self.targets else None
+        return remembered
+
+
+@HOOKS.register_module()
+class AttentionHook(FixedImagesHook):
+    """Show where the [class] token of each student head looks on fixed images, in the tapped block.
+
+    The visualizer gets it as the image ``attention``. Models whose backbone is no ``RelationViT`` have no picture.
+
+    Args:
+        images (str, optional): A folder. None takes the training data's, without augmentation. Defaults to None.
+        num (int): How many, at even distances in the list. Defaults to 4.
+        interval (int): Epochs between two pictures; iterations where not ``by_epoch``. There is one before training
+            and one after it in any case. Defaults to 10 (our choice).
+        by_epoch (bool): What ``interval`` counts. Defaults to True.
+        max_heads (int): Draw the first so many heads. Defaults to 8 (paper).
+
+    Raises:
+        UserInputError: Before training, if the folder holds no image.
+    """
+
+    def __init__(self, images: Optional[str] = None, num: int = 4, interval: int = 10, by_epoch: bool = True,
+                 max_heads: int = 8) -> None:
+        super().__init__(images, num, interval, by_epoch)
+        self.max_heads = max_heads
+
+    def draw(self, runner: Runner, student: nn.Module, name: str, step: int) -> bool:
+        """Hand the visualizer one picture."""
+        if not isinstance(student.backbone, RelationViT):
+            return self.say_nothing_to_draw(runner, f'no RelationViT, but a {type(student.backbone).__name__}')
+        figure = attention_figure(student.backbone, self.read(runner, student), unwrapped(runner).data_preprocessor,
+                                  self.max_heads)
+        return self.show(runner, 'attention', name, figure, step)
