@@ -94,6 +94,7 @@ setup(
     long_description_content_type='text/markdown',
     packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
     include_package_data=False,
+    package_data={f'{PACKAGE}.visualization.report': ['*.html', '*.css', '*.js']},
     python_requires='>=3.10',
     # OpenMMLab's packages exist as two distributions of one import name, the original and the continued (onedl-*), and
     # one environment must never hold both: so they are extras, and what is required is what both stacks share.
@@ -104,6 +105,7 @@ setup(
         'tests': requirements('tests'),
         'demo': requirements('demo'),
         'export': requirements('export'),
+        'report': requirements('report'),
     },
     cmdclass={'build_py': BuildPy, 'develop': Develop},
     zip_safe=False,
