@@ -11,7 +11,7 @@ from torch import nn
 from mimhd_mm.benchmark import accounting, planning, relation_forms, report, stepping, variants
 from mimhd_mm.benchmark.literal import LiteralMIMHD, PublicTinyMIM, broadcast_bytes, broadcast_kl
 from mimhd_mm.benchmark.planning import Cost, Run
-from mimhd_mm.benchmark.timing import SECTIONS, Step, interleave, quartiles
+from mimhd_mm.benchmark.timing import SECTIONS, Step, StudentsStep, interleave, quartiles
 from mimhd_mm.errors import UserInputError
 from mimhd_mm.models import MIMHD, TinyMIM
 
@@ -165,6 +165,54 @@ def test_all_variants_are_measured_and_their_figures_agree():
     json.dumps(results)
 
 
+def test_students_together_and_apart():
+    results, notes = stepping.measure(TINY._replace(students='micro'))
+    by_name = {one['variant']: one for one in results}
+    assert notes == [] and list(by_name) == ['apart', 'micro', 'nano', 'together']
+    alone = by_name['micro'], by_name['nano']
+    for key in ('flops', 'peak_bytes'):
+        assert by_name['apart'][key] == (sum if key == 'flops' else max)(one[key] for one in alone)
+    for number, rounds in enumerate(zip(*(one['rounds'] for one in alone))):
+        assert by_name['apart']['rounds'][number] == {
+            section: sum(one[section] for one in rounds) for section in SECTIONS}
+    together = by_name['together']
+    for section in ('teacher', 'student', 'relations', 'decoder', 'backward', 'optimiser'):
+        assert all(one[section] > 0 for one in together['rounds']), section
+    ratios = [sum(one.values()) / sum(other.values()) for one, other in zip(
+        together['rounds'], by_name['apart']['rounds'])]
+    assert together['ratio']['median'] == pytest.approx(sum(ratios) / 2)
+    assert together['peak_bytes'] < sum(one['peak_bytes'] for one in alone)  # one teacher, activations in turns
+    json.dumps(results)
+
+
+def test_students_together_need_the_teachers_flops_once():
+    steps = stepping.build_student_steps(TINY._replace(students='micro'))
+    images = steps['micro'].batch()
+    flops = {name: accounting.count_flops(lambda: step.without_update(images)) for name, step in steps.items()}
+    teacher = accounting.count_flops(lambda: steps['together'].model.teach(images['inputs']))
+    assert teacher > 0 and flops['together'] == flops['micro'] + flops['nano'] - teacher
+    encoders = [step.model.target_generator.encoder.cls_token.data_ptr() for step in steps.values()]
+    assert len(set(encoders)) == 1  # for teachers are large
+
+
+def test_a_step_of_students_is_that_of_training():
+    """The same weights as by ``train_step``, which preprocesses images as well."""
+    found = []
+    for by_step in (True, False):
+        torch.manual_seed(0)
+        model, cfg = variants.build_students('micro', img_size=32)['together']
+        optimiser = variants.build_optimiser(cfg, model, CPU, 'float32')
+        images = torch.randn(2, 3, 32, 32)
+        if by_step:
+            StudentsStep(model, optimiser, lambda: dict(inputs=images), CPU)()
+        else:
+            model.data_preprocessor.mean.zero_(), model.data_preprocessor.std.fill_(1)
+            model.train_step(dict(inputs=images.flip(1), data_samples=[]), optimiser)  # it swaps BGR
+        found.append(model.state_dict())
+    assert found[0].keys() == found[1].keys()
+    assert all(torch.equal(value, found[1][key]) for key, value in found[0].items())
+
+
 def test_a_step_trains_the_student_and_no_teacher():
     model, cfg = variants.build_variant('literal', 'micro', img_size=32)
     images = variants.random_images(cfg, 2, CPU)
@@ -280,6 +328,17 @@ def test_command_line_of_a_plan():
         'train_dataloader.batch_size=128 optim_wrapper.accumulative_counts=16 optim_wrapper.optimizer.lr=0.0015')
     assert planning.command_line('c.py', plan._replace(gpus=1), switches=['--amp']).startswith(
         'python tools/train.py c.py --amp --cfg-options train_dataloader.batch_size=128 ')
+
+
+def test_teachers_keep_their_weights_in_the_type_of_the_step():
+    """Of this project; the public form casts at every step."""
+    def weights(name, dtype):
+        model, _ = variants.build_variant(name, 'micro', img_size=32, dtype=dtype)
+        return model.target_generator.encoder.layers[0].attn.qkv.weight.dtype
+
+    assert weights('mimhd', 'float32') == weights('literal', 'bfloat16') == torch.float32
+    assert weights('mimhd-bf16', variants.VARIANTS['mimhd-bf16'].dtype_on(CPU, 'float32')) == torch.bfloat16
+    assert variants.VARIANTS['tinymim'].dtype_on(CPU, 'float32') == 'float32'
 
 
 def test_memory_of_a_step_grows_with_images():

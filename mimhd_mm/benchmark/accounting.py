@@ -91,9 +91,10 @@ def peak_bytes(compute: Callable[[], object], device: torch.device) -> int:
     return accountant.peak_bytes
 
 
-def state_bytes(model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Memory of weights, buffers and what the optimiser keeps."""
-    tensors = [*model.parameters(), *model.buffers(), *tree_flatten(list(optimizer.state.values()))[0]]
+def state_bytes(model: nn.Module, *optimizers: torch.optim.Optimizer) -> int:
+    """Memory of weights, buffers and what the optimisers keep."""
+    states = [list(optimizer.state.values()) for optimizer in optimizers]
+    tensors = [*model.parameters(), *model.buffers(), *tree_flatten(states)[0]]
     return sum(x.numel() * x.element_size() for x in tensors if isinstance(x, Tensor))
 
 

@@ -10,9 +10,9 @@ from torch import nn
 from ..errors import UserInputError
 from ..models.selfsup import MIMHD
 from . import accounting
-from .timing import SECTIONS, Step, interleave, quartiles
-from .variants import (VARIANTS, NotHere, build_optimiser, build_variant, check_memory, choose, compile_networks,
-                       random_images, read_size, share_frozen)
+from .timing import SECTIONS, Step, StudentsStep, interleave, quartiles
+from .variants import (VARIANTS, NotHere, build_optimiser, build_students, build_variant, check_memory, choose,
+                       compile_variant, random_images, read_size, share_frozen)
 
 #: what can be swept -> (caption of the axis, values)
 SWEEPS = {'tokens': ('patch tokens N', (64, 196, 576, 1024)), 'heads': ("student's heads", (3, 6, 12, 24)),
@@ -36,6 +36,7 @@ class Options(NamedTuple):
         workers (int): Loader processes.
         img_size (int, optional): In place of the config's.
         heads (int, optional): Of the student, in place of the architecture's.
+        students (str, optional): A key of ``STUDENTS``, measured in place of size and variants.
     """
     size: str
     variants: Sequence[str]
@@ -50,12 +51,14 @@ class Options(NamedTuple):
     workers: int = 0
     img_size: Optional[int] = None
     heads: Optional[int] = None
+    students: Optional[str] = None
 
 
 def measure(options: Options) -> Tuple[List[dict], List[str]]:
     """Time the variants in turn and account for each of them.
 
-    Variants that cannot be built here, for want of memory or of an argument, are left out with a note.
+    Variants that cannot be built here, for want of memory or of an argument, are left out with a note. Of students, the
+    first result is ``'apart'``, what the steps of each take one after the other.
 
     Returns:
         tuple: One dict a variant, see :func:`summarise`, and notes.
@@ -63,8 +66,8 @@ def measure(options: Options) -> Tuple[List[dict], List[str]]:
     Raises:
         UserInputError: If nothing can be measured, or the input is wrong.
     """
-    steps, notes = build_steps(options)
-    costs = {}
+    steps, notes = (build_student_steps(options), []) if options.students else build_steps(options)
+    costs, asked = {}, len(steps)
     rates: Dict[accounting.Matmul, float] = {}
     for name in list(steps):
         try:
@@ -73,13 +76,16 @@ def measure(options: Options) -> Tuple[List[dict], List[str]]:
         except torch.cuda.OutOfMemoryError:
             notes.append(f'{name} was left out: {options.batch_size} images do not fit into the memory of the GPU.')
             del steps[name]
-    if not steps:
+    if not steps or options.students and len(steps) < asked:
         raise UserInputError(' '.join(notes))
     for step in steps.values():
         if options.compile:
-            compile_networks(step.model)
+            compile_variant(step.model)
         step.watch()
     rounds = interleave(steps, options.repeats, options.warmup)
+    if options.students:
+        rounds = dict(apart=add_up_rounds(rounds), **rounds)
+        costs['apart'] = add_up_costs([costs[name] for name in rounds if name not in ('apart', 'together')])
     first = [sum(one.values()) for one in rounds[next(iter(rounds))]]
     return [summarise(name, rounds[name], first, costs[name], options.batch_size) for name in rounds], notes
 
@@ -90,7 +96,8 @@ def build_steps(options: Options) -> Tuple[Dict[str, Step], List[str]]:
     for name in choose(options.variants, tuple(VARIANTS), 'variant'):
         try:
             torch.manual_seed(0)
-            model, cfg = build_variant(name, options.size, img_size=options.img_size, heads=options.heads)
+            model, cfg = build_variant(name, options.size, img_size=options.img_size, heads=options.heads,
+                                       dtype=VARIANTS[name].dtype_on(options.device, options.dtype))
             check_memory(model, options.batch_size, options.max_bytes)
         except NotHere as error:
             notes.append(f'{name} was left out: {error}')
@@ -102,10 +109,36 @@ def build_steps(options: Options) -> Tuple[Dict[str, Step], List[str]]:
     batch = make_batches(*next(iter(models.values())), options)
     for name, (model, cfg) in models.items():
         model.to(options.device)
-        half = VARIANTS[name].half_on_gpu and options.device.type == 'cuda'
-        optimiser = build_optimiser(cfg, model, options.device, 'float16' if half else options.dtype)
+        optimiser = build_optimiser(cfg, model, options.device,
+                                    VARIANTS[name].dtype_on(options.device, options.dtype))
         steps[name] = Step(model, optimiser, batch, options.device)
     return steps, notes
+
+
+def build_student_steps(options: Options) -> Dict[str, Step]:
+    """The steps of some students, each with a teacher, and ``'together'``, that of all with one."""
+    torch.manual_seed(0)
+    models = build_students(options.students, img_size=options.img_size, dtype=options.dtype)
+    share_frozen([model for model, _ in models.values()])
+    batch, steps = make_batches(*next(iter(models.values())), options), {}
+    for name, (model, cfg) in models.items():
+        model.to(options.device)
+        kind = StudentsStep if name == 'together' else Step
+        steps[name] = kind(model, build_optimiser(cfg, model, options.device, options.dtype), batch, options.device)
+    return steps
+
+
+def add_up_rounds(rounds: Dict[str, List[dict]]) -> List[dict]:
+    """Seconds by section of what is run one after the other in each round: all but ``'together'``."""
+    alone = [own for name, own in rounds.items() if name != 'together']
+    return [{section: sum(one[section] for one in parts) for section in SECTIONS} for parts in zip(*alone)]
+
+
+def add_up_costs(costs: Sequence[dict]) -> dict:
+    """:func:`account` of steps that are run one after the other."""
+    flops = sum(one['flops'] for one in costs)
+    return dict(peak_bytes=max(one['peak_bytes'] for one in costs), flops=flops,
+                matmul_flops_per_second=flops / sum(one['flops'] / one['matmul_flops_per_second'] for one in costs))
 
 
 def make_batches(model: nn.Module, cfg: Config, options: Options) -> Callable[[], dict]:
@@ -144,7 +177,7 @@ def account(step: Step, options: Options, rates: Dict[accounting.Matmul, float])
     with accounting.Accountant() as accountant:
         step()
     used = accountant.peak_bytes if options.device.type == 'cpu' else accounting.peak_bytes(step, options.device)
-    return dict(peak_bytes=used + accounting.state_bytes(step.model, step.optim_wrapper.optimizer), flops=flops,
+    return dict(peak_bytes=used + accounting.state_bytes(step.model, *step.optimizers), flops=flops,
                 matmul_flops_per_second=accounting.matmul_rate(accountant.matmuls, options.device, rates))
 
 

@@ -1,7 +1,8 @@
 """Time the parts of a training step, on a CPU or a GPU, for several models in turn."""
 import statistics
 import time
-from typing import Callable, Dict, List, NamedTuple, Sequence
+from contextlib import contextmanager
+from typing import Callable, Dict, Iterator, List, NamedTuple, Sequence
 
 import torch
 from mmengine.optim import OptimWrapper
@@ -71,12 +72,21 @@ class Step:
         inner = getattr(module, method)
 
         def watched(*args, **kwargs):
-            start = self.clock.mark()
-            result = inner(*args, **kwargs)
-            self._spans.append((section, start, self.clock.mark()))
-            return result
+            with self._span(section):
+                return inner(*args, **kwargs)
 
         setattr(module, method, watched)
+
+    @contextmanager
+    def _span(self, section: str) -> Iterator[None]:
+        start = self.clock.mark()
+        yield
+        self._spans.append((section, start, self.clock.mark()))
+
+    @property
+    def optimizers(self) -> List[torch.optim.Optimizer]:
+        """What is in the wrapper."""
+        return [self.optim_wrapper.optimizer]
 
     def losses(self, data: dict) -> torch.Tensor:
         """The loss of a batch, in the wrapper's precision."""
@@ -88,6 +98,15 @@ class Step:
         self.losses(data).backward()
         self.model.zero_grad()
 
+    def train(self, data: dict) -> None:
+        """Forward, backward, update."""
+        loss = self.losses(data)
+        with self._span('backward'):
+            self.optim_wrapper.backward(loss)
+        with self._span('optimiser'):
+            self.optim_wrapper.step()
+            self.optim_wrapper.zero_grad()
+
     def __call__(self) -> Dict[str, float]:
         """Train on one batch.
 
@@ -98,21 +117,49 @@ class Step:
         marks = [self.clock.mark()]
         data = self.batch()
         marks.append(self.clock.mark())
-        loss = self.losses(data)
-        marks.append(self.clock.mark())
-        self.optim_wrapper.backward(loss)
-        marks.append(self.clock.mark())
-        self.optim_wrapper.step()
-        self.optim_wrapper.zero_grad()
+        self.train(data)
         marks.append(self.clock.mark())
         self.clock.wait()
-        waited, forward, backward, optimiser = map(self.clock.between, marks, marks[1:])
+        waited, trained = map(self.clock.between, marks, marks[1:])
         seconds = dict.fromkeys(SECTIONS, 0.)
-        seconds.update(data=waited, backward=backward, optimiser=optimiser)
         for section, start, end in self._spans:
             seconds[section] += self.clock.between(start, end)
-        seconds['decoder'] = forward - sum(seconds[section] for section in WATCHED)
+        seconds.update(data=waited, decoder=trained - sum(seconds.values()))
         return seconds
+
+
+class StudentsStep(Step):
+    """The step of a ``MultiStudent``: the teacher once, then the students' turns. Arguments are the parent's.
+
+    Without :meth:`watch`, all of it counts as 'decoder'.
+    """
+
+    def watch(self) -> None:
+        """Time the parts of every student, and of its optimiser."""
+        self._watch(self.model.target_generator, 'forward', 'teacher')
+        for name, student in self.model.students.items():
+            for section in ('student', 'relations'):
+                part, method = WATCHED[section]
+                self._watch(getattr(student, part), method, section)
+            wrapper = self.optim_wrapper[name]
+            for method, section in dict(backward='backward', step='optimiser', zero_grad='optimiser').items():
+                self._watch(wrapper, method, section)
+
+    @property
+    def optimizers(self) -> List[torch.optim.Optimizer]:
+        """The students'."""
+        return [wrapper.optimizer for wrapper in self.optim_wrapper.values()]
+
+    def losses(self, data: dict) -> torch.Tensor:
+        """The sum of all students' losses."""
+        with self.model.precision(self.optim_wrapper):
+            return self.model.parse_losses(self.model(**data, mode='loss'))[0]
+
+    def train(self, data: dict) -> None:
+        """As ``MultiStudent.train_step``, but that images come preprocessed."""
+        with self.model.precision(self.optim_wrapper):
+            images, teacher = self.model.teach(data['inputs'])  # (B, 3, H, W), each (B, M1, 1 + N, d1)
+        self.model.learn(images, teacher, self.optim_wrapper, self.model.students)
 
 
 class Quartiles(NamedTuple):

@@ -12,6 +12,8 @@ from mmengine.optim import OptimWrapper, build_optim_wrapper
 from torch import nn
 
 from ..engine.commands import project_root
+from ..engine.export import read_run
+from ..engine.hooks.compile_hook import compile_networks
 from ..engine.loading import build_model, image_size, read_config
 from ..errors import UserInputError
 from ..models.backbones import RelationViT
@@ -23,6 +25,9 @@ SIZES = {size: (f'mimhd_vit-{size}-p16_8xb512-amp-coslr-100e_in1k.py',
                 f'tinymim_vit-{size}-p16_8xb512-amp-coslr-300e_in1k.py') for size in ('base', 'small', 'tiny')}
 SIZES['micro'] = ('mini/mimhd_vit-micro-p8_1xb64-coslr-5e_tiny-imagenet-64px.py',
                   'mini/tinymim_vit-micro-p8_1xb64-coslr-5e_tiny-imagenet-64px.py')
+#: students distilled side by side -> their config, below ``configs/pretrain``
+STUDENTS = {'tiny-small-base': 'mimhd_vit-tiny-small-base-p16_8xb256-amp-coslr-100e_in1k.py',
+            'micro': 'mini/mimhd_vit-micro-two-students-p8_1xb64-coslr-5e_tiny-imagenet-64px.py'}
 DTYPES = ('float32', 'bfloat16')
 
 
@@ -38,11 +43,17 @@ class Variant(NamedTuple):
         algorithm (type): Class to build.
         changes (dict): Merged into the config's model.
         half_on_gpu (bool): fp16 with loss scaling on a GPU, whatever type the others have.
+        dtype (str, optional): One of :data:`DTYPES`, whatever type the others have. None is theirs.
     """
     caption: str
     algorithm: type
     changes: dict = {}
     half_on_gpu: bool = False
+    dtype: Optional[str] = None
+
+    def dtype_on(self, device: torch.device, asked: str) -> str:
+        """The type of its step, where ``asked`` is that of the others."""
+        return 'float16' if self.half_on_gpu and device.type == 'cuda' else self.dtype or asked
 
 
 #: in the order of the table; the first is what the others are compared with
@@ -50,6 +61,7 @@ VARIANTS = {
     'mimhd': Variant('MIM-HD, this project', MIMHD),
     'mimhd-half': Variant('MIM-HD, this project, reconstructing half (`rec_fraction=0.5`)', MIMHD,
                           dict(rec_fraction=0.5)),
+    'mimhd-bf16': Variant('MIM-HD, this project, by autocast to bfloat16', MIMHD, dtype='bfloat16'),
     'tinymim': Variant('TinyMIM, this project', TinyMIM),
     'literal': Variant('MIM-HD as its paper reads: broadcast KL, whole teacher, one decoder pass a view, attention '
                        'materialised, head weights by eq. 4 as printed', LiteralMIMHD,
@@ -94,8 +106,8 @@ def read_size(size: str, family: type) -> Config:
     return read_config(project_root() / 'configs' / 'pretrain' / name)
 
 
-def build_variant(name: str, size: str, *, img_size: Optional[int] = None, heads: Optional[int] = None
-                  ) -> Tuple[nn.Module, Config]:
+def build_variant(name: str, size: str, *, img_size: Optional[int] = None, heads: Optional[int] = None,
+                  dtype: str = 'float32') -> Tuple[nn.Module, Config]:
     """Model and config of a variant, with random weights and no file read.
 
     The model's ``init_weights``, which wants a teacher's file, is not called: see :func:`fill_randomly`.
@@ -105,6 +117,7 @@ def build_variant(name: str, size: str, *, img_size: Optional[int] = None, heads
         size (str): A key of :data:`SIZES`.
         img_size (int, optional): Pixels along a side, in place of the config's.
         heads (int, optional): Heads of the student's blocks, in place of the architecture's.
+        dtype (str): Of the step; this project's teachers keep their weights in it. Defaults to ``'float32'``.
 
     Raises:
         UserInputError: If a name is unknown or the sizes do not agree.
@@ -118,6 +131,8 @@ def build_variant(name: str, size: str, *, img_size: Optional[int] = None, heads
     cfg = read_size(size, variant.algorithm)
     model = copy.deepcopy(cfg.model.to_dict())
     model['type'] = variant.algorithm
+    ours = variant.algorithm in (MIMHD, TinyMIM)
+    model['target_generator']['dtype'] = dtype if ours and dtype != 'float32' else None
     if img_size is not None:
         model['backbone']['img_size'] = model['target_generator']['img_size'] = img_size
     if heads is not None:
@@ -128,6 +143,39 @@ def build_variant(name: str, size: str, *, img_size: Optional[int] = None, heads
     built = build_model(cfg)
     fill_randomly(built)
     return built.train(), cfg
+
+
+def build_students(group: str, *, img_size: Optional[int] = None, dtype: str = 'float32'
+                   ) -> Dict[str, Tuple[nn.Module, Config]]:
+    """A ``MultiStudent``, and each of its students with a teacher of its own, with random weights and no file read.
+
+    Args:
+        group (str): A key of :data:`STUDENTS`.
+        img_size (int, optional): Pixels along a side, in place of the config's.
+        dtype (str): As of :func:`build_variant`.
+
+    Returns:
+        dict: Model and config of each student by name, then of all as ``'together'``.
+
+    Raises:
+        UserInputError: If the group is unknown or the sizes do not agree.
+    """
+    name = STUDENTS[choose([group], tuple(STUDENTS), 'group of students')[0]]
+    cfg = read_run(project_root() / 'configs' / 'pretrain' / name)
+    cfg.model.target_generator.dtype = None if dtype == 'float32' else dtype
+    if img_size is not None:
+        for sized in (cfg.model.target_generator, *(student.backbone for student in cfg.model.students.values())):
+            sized.img_size = img_size
+    cfgs = {}
+    for name, student in cfg.model.students.items():
+        cfgs[name] = copy.deepcopy(cfg)
+        cfgs[name].model = dict(student, target_generator=cfg.model.target_generator)
+        del cfgs[name].optim_wrapper['constructor']
+    built = {name: (build_model(copy.deepcopy(own)), own) for name, own in dict(cfgs, together=cfg).items()}
+    for model, _ in built.values():
+        fill_randomly(model)
+        model.train()
+    return built
 
 
 def fill_randomly(model: nn.Module) -> None:
@@ -180,13 +228,11 @@ def build_optimiser(cfg: Config, model: nn.Module, device: torch.device, dtype: 
     return build_optim_wrapper(model, settings)
 
 
-def compile_networks(model: nn.Module) -> None:
-    """``torch.compile`` teacher, student and decoder, which leaves parameters and their names as they are."""
-    parts = [(model.target_generator.encoder, 'forward_relation'), (model.backbone, 'forward_relation')]
-    if model.with_neck:
-        parts.append((model, 'predict') if isinstance(model, LiteralMIMHD) else (model.neck, 'predict_hidden'))
-    for part, method in parts:
-        setattr(part, method, torch.compile(getattr(part, method)))
+def compile_variant(model: nn.Module) -> None:
+    """``torch.compile`` teacher, student and decoder, as ``CompileHook`` does; nothing is compiled before it is called."""
+    compile_networks(model)
+    if isinstance(model, LiteralMIMHD):
+        model.predict = torch.compile(model.predict)
 
 
 def random_images(cfg: Config, batch_size: int, device: torch.device) -> torch.Tensor:

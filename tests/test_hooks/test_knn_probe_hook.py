@@ -98,7 +98,7 @@ def probe(folders, **kwargs) -> dict:
                      batch_size=8, num_workers=0), **kwargs)
 
 
-def run(work_dir: Path, model: dict, folders, hooks: list, epochs: int = 3, **kwargs) -> tuple:
+def run(work_dir: Path, model: dict, folders, hooks: list, epochs: int = 3, optim_wrapper=None, **kwargs) -> tuple:
     """Train; returns the runner and what :class:`Losses` saw."""
     seen = Losses()
     crop = dict(type='RandomResizedCrop', scale=32, crop_ratio_range=(0.5, 1.0))
@@ -108,7 +108,7 @@ def run(work_dir: Path, model: dict, folders, hooks: list, epochs: int = 3, **kw
                               collate_fn=dict(type='default_collate'),
                               dataset=dataset(folders[0], crop, with_label=False)),
         train_cfg=dict(type='EpochBasedTrainLoop', max_epochs=epochs),
-        optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3)),
+        optim_wrapper=optim_wrapper or dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3)),
         default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1)),
         visualizer=dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')]),
         custom_hooks=[*hooks, seen], randomness=dict(seed=3), default_scope='mmpretrain',
@@ -156,6 +156,28 @@ def test_reports_the_student_between_untrained_and_teacher(tmp_path, folders, te
     assert set(written[1]) == {'knn/untrained', 'knn/teacher', 'knn/student', 'step'}
     assert f'epoch 3 {written[2]["knn/student"]:.2f}' in lines[2]
     assert all(0 <= value <= 100 for line in written for key, value in line.items() if key != 'step')
+
+
+def test_each_of_several_students_is_scored(tmp_path, folders, teacher_file):
+    single = mimhd(teacher_file)
+    model = dict(type='MultiStudent', target_generator=single.pop('target_generator'),
+                 students=dict(a=single, b=dict(single, backbone=dict(single['backbone'], arch=ARCH))))
+    optimiser = dict(constructor='StudentOptimWrapperConstructor', optimizer=dict(type='AdamW', lr=1e-3))
+    runner, _ = run(tmp_path / 'run', copy.deepcopy(model), folders, [probe(folders)], epochs=2,
+                    optim_wrapper=optimiser)
+    number = r'\d+\.\d\d'
+    lines = log_lines(runner)
+    assert [re.match(r'k-NN top-1 \(k=5, (\w)\)', line).group(1) for line in lines] == ['a', 'b', 'a', 'b']
+    assert re.fullmatch(rf'k-NN top-1 \(k=5, b\): untrained {number}, epoch 2 {number}, teacher {number}', lines[3])
+    written = scalars(runner)
+    assert set(written[1]) == {'knn/teacher', 'step', *(f'knn/{name}.{what}' for name in 'ab'
+                                                        for what in ('untrained', 'student'))}
+    hook = next(hook for hook in runner.hooks if isinstance(hook, KNNProbeHook))
+    for name, student in runner.model.students.items():
+        assert written[1][f'knn/{name}.student'] == hook.probe.score_backbone(
+            student.backbone, runner.model.data_preprocessor)
+    resumed, _ = run(tmp_path / 'run', model, folders, [probe(folders)], resume=True, optim_wrapper=optimiser)
+    assert scalars(resumed)[0].items() >= {**written[0], 'step': 2}.items()
 
 
 def test_the_teacher_is_the_whole_encoder_of_the_file(tmp_path, folders, teacher_file):

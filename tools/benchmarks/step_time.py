@@ -2,6 +2,9 @@
 
     python tools/benchmarks/step_time.py --size base --batch-size 64 --dtype bfloat16 --out step_time.json
     python tools/benchmarks/step_time.py --size micro --batch-size 4 --sweep tokens --plot growth.png
+    python tools/benchmarks/step_time.py --students tiny-small-base --batch-size 4 --out students.json
+
+The last compares several students of one teacher with a run of each, one after the other.
 
 Weights and images are random and no teacher's file is needed: how long a step takes does not depend on their values.
 """
@@ -13,7 +16,7 @@ import torch
 
 from mimhd_mm.benchmark import report, stepping
 from mimhd_mm.benchmark.accounting import available_bytes
-from mimhd_mm.benchmark.variants import DTYPES, SIZES, VARIANTS, choose, find_device
+from mimhd_mm.benchmark.variants import DTYPES, SIZES, STUDENTS, VARIANTS, choose, find_device
 from mimhd_mm.engine.launch import run_tool
 from mimhd_mm.engine.preflight import check_image_folder
 from mimhd_mm.errors import UserInputError
@@ -21,9 +24,11 @@ from mimhd_mm.errors import UserInputError
 
 def parse_args(argv=None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Time of a training step')
-    parser.add_argument('--size', default='base', help=f'student: {", ".join(SIZES)} (default base)')
-    parser.add_argument('--variants', nargs='+', default=list(VARIANTS), metavar='NAME',
+    parser.add_argument('--size', help=f'student: {", ".join(SIZES)} (default base)')
+    parser.add_argument('--variants', nargs='+', metavar='NAME',
                         help=f'of {", ".join(VARIANTS)}; ratios are to the first (default all)')
+    parser.add_argument('--students', metavar='NAME', help='in place of a size and variants, several students of one '
+                        f'teacher: {" or ".join(STUDENTS)}; ratios are to the runs of each, one after the other')
     parser.add_argument('--batch-size', type=int, default=8, help='images a step (default 8)')
     parser.add_argument('--img-size', type=int, help="pixels along a side (default the config's)")
     parser.add_argument('--dtype', default='float32', help=f'{" or ".join(DTYPES)}, by autocast (default float32)')
@@ -43,12 +48,26 @@ def parse_args(argv=None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def caption(name: str) -> str:
+    """What a row of the table is."""
+    known = dict({name: variant.caption for name, variant in VARIANTS.items()},
+                 apart='the steps of each student, with a teacher each, added up; the largest of their memories',
+                 together='a step of all students with one pass of one teacher')
+    return known.get(name, 'MIM-HD, this project, this student alone')
+
+
 def check(args: argparse.Namespace) -> stepping.Options:
     """What to measure.
 
     Raises:
         UserInputError: If arguments are unknown, out of range or contradict each other.
     """
+    if args.students is not None:
+        choose([args.students], tuple(STUDENTS), 'group of students')
+        for name in ('size', 'variants', 'sweep', 'max_gb'):
+            if getattr(args, name) is not None:
+                raise UserInputError(f'--students and --{name.replace("_", "-")} exclude each other; leave one out.')
+    args.size, args.variants = args.size or 'base', args.variants or list(VARIANTS)
     choose([args.size], tuple(SIZES), 'size')
     choose([args.dtype], DTYPES, 'dtype')
     choose(args.variants, tuple(VARIANTS), 'variant')
@@ -77,7 +96,7 @@ def check(args: argparse.Namespace) -> stepping.Options:
     limit = args.max_gb * 1e9 if args.max_gb else available_bytes(device) / 2
     return stepping.Options(
         args.size, args.variants, device, args.dtype, args.batch_size, args.repeats, args.warmup, limit, args.compile,
-        args.images, args.workers, args.img_size)
+        args.images, args.workers, args.img_size, students=args.students)
 
 
 def main(argv=None) -> None:
@@ -93,9 +112,10 @@ def main(argv=None) -> None:
         results, notes = stepping.measure(options)
     facts = report.about(
         shlex.join(['python', 'tools/benchmarks/step_time.py', *(sys.argv[1:] if argv is None else argv)]),
-        options.device, size=args.size, dtype=args.dtype, batch_size=args.batch_size,
+        options.device, size=args.students or args.size, dtype=args.dtype, batch_size=args.batch_size,
         repeats=f'{args.repeats} after {args.warmup}, variants in turn')
-    notes = [f'{name}: {VARIANTS[name].caption}' for name in args.variants] + notes + [
+    names = args.variants if args.students is None else [one['variant'] for one in results]
+    notes = [f'{name}: {caption(name)}' for name in names] + notes + [
         'times are medians in ms, "to the first" the median of the ratios of each round; decoder = views, decoder and '
         'pixel loss; share = GFLOP/s of the step over those of its own matmuls run alone'
         + ('; peak memory on a CPU counts tensors only, not what operators take for themselves'

@@ -8,7 +8,7 @@ model = dict(
     type='DMAE',
     backbone=dict(type='TappedMAEViT', arch='base', img_size=224, patch_size=16, mask_ratio=0.75),
     target_generator=dict(
-        type='MaskedMAETeacher', arch='large', img_size=224, patch_size=16, block=18,
+        type='MaskedMAETeacher', arch='large', img_size=224, patch_size=16, block=18, dtype='bfloat16',
         checkpoint='checkpoints/mae_vit-large-p16_8xb512-fp16-coslr-1600e_in1k_20220825-cc7e98c9.pth'),
     neck=dict(
         type='MAEPretrainDecoder', decoder_embed_dim=512, decoder_depth=8, decoder_num_heads=16, mlp_ratio=4.),

@@ -1,0 +1,70 @@
+"""``CompileHook``: ``torch.compile`` for the networks of a distillation."""
+from typing import Optional, Sequence
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from torch import nn
+
+from ...errors import UserInputError
+from ...models.selfsup import MultiStudent, TinyMIM, students_of
+from ...registry import HOOKS
+
+
+def compile_networks(model: nn.Module, backend: str = 'inductor', mode: Optional[str] = None) -> None:
+    """Compile teacher, student and decoder of a ``TinyMIM`` or ``MIMHD``, or of each student of a ``MultiStudent``.
+
+    Methods are replaced, not modules: parameters, their names and checkpoints stay as they are. Losses are left alone:
+    their matrix products are a hundredth of a step.
+
+    Args:
+        model (nn.Module): The algorithm.
+        backend (str): Of ``torch.compile``. Defaults to ``'inductor'``.
+        mode (str, optional): Of ``torch.compile``. Defaults to None.
+
+    Raises:
+        UserInputError: If the model is another.
+    """
+    if not isinstance(model, (TinyMIM, MultiStudent)):
+        raise UserInputError(f'CompileHook compiles a MIMHD, a TinyMIM or a MultiStudent, not a {type(model).__name__}; '
+                             f'leave it out, or set compile=True, which is mmengine\'s own.')
+    parts = [(model.target_generator.encoder, 'forward_relation')]
+    for student in students_of(model).values():
+        parts.append((student.backbone, 'forward_relation'))
+        if student.with_neck:
+            parts.append((student.neck, 'predict_hidden'))
+    for part, method in parts:
+        setattr(part, method, torch.compile(getattr(part, method), backend=backend, mode=mode))
+
+
+@HOOKS.register_module()
+class CompileHook(Hook):
+    """Compile the networks before training, on the devices where that is asked for: ::
+
+        --cfg-options default_hooks.compile.type=CompileHook
+
+    mmengine's own ``compile=True`` wraps ``forward`` of the whole model, which changes with every learning rate and
+    clashes with ``paramwise_cfg``. Results agree with those of the uncompiled networks to rounding; where the device is
+    not asked for, nothing is changed. The first steps take minutes.
+
+    Args:
+        devices (Sequence[str]): Types of devices to compile on. Defaults to ``('cuda',)``: a CPU's compiler takes
+            minutes, see docs/performance.md.
+        backend (str): Of ``torch.compile``. Defaults to ``'inductor'``.
+        mode (str, optional): Of ``torch.compile``. Defaults to None.
+    """
+
+    priority = 'LOW'  # after whatever looks at the networks before training
+
+    def __init__(self, devices: Sequence[str] = ('cuda', ), backend: str = 'inductor',
+                 mode: Optional[str] = None) -> None:
+        self.devices = tuple(devices)
+        self.settings = dict(backend=backend, mode=mode)
+
+    def before_train(self, runner) -> None:
+        """Compile, or say why not."""
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        device = model.data_preprocessor.device.type
+        if device in self.devices:
+            compile_networks(model, **self.settings)
+        runner.logger.info(f'Networks are {"compiled" if device in self.devices else "not compiled"} on {device}.')
