@@ -145,7 +145,7 @@ def test_name_agrees_with_content(path):
 
     gpus, batch = map(int, re.search(r'_(\d+)xb(\d+)-', path.stem).groups())
     assert data.batch_size == batch and cfg.auto_scale_lr.base_batch_size == gpus * batch
-    assert ('-amp-' in path.stem) == (cfg.optim_wrapper.type == 'AmpOptimWrapper')
+    assert ('-amp-' in path.stem) == (cfg.optim_wrapper.type == 'GuardedAmpOptimWrapper')
     epochs = int(re.search(r'coslr-(\d+)e_', path.stem).group(1))
     warmup, cosine = cfg.param_scheduler
     assert cfg.train_cfg.max_epochs == cosine.end == epochs and cosine.type == 'CosineAnnealingLR'

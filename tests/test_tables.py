@@ -5,6 +5,7 @@ import statistics
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.config import Config
 
 from mimhd_mm.engine.commands import last_checkpoint
@@ -130,6 +131,8 @@ def test_what_a_kill_leaves(tmp_path):
     (tmp_path / 'last_checkpoint').write_text('/moved/since/epoch_3.pth')
     assert last_checkpoint(tmp_path) is None
     (tmp_path / 'epoch_3.pth').touch()
+    assert last_checkpoint(tmp_path) is None  # cut short
+    torch.save(dict(meta={}, state_dict={}), tmp_path / 'epoch_3.pth')
     assert last_checkpoint(tmp_path) == tmp_path / 'epoch_3.pth'
 
     assert last_figures(tmp_path) == {}

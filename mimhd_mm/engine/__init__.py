@@ -1,5 +1,13 @@
 """Hooks, optimiser wrappers and what turns a command line into a Runner."""
-from .hooks import HeadWeightHook, KNNProbeHook, TeacherFileHook
-from .optimizers import BackboneLayerDecayConstructor, CPUAmpOptimWrapper
+from . import checkpoint_loading  # noqa: F401  (it registers itself)
+from .hooks import (AttentionHook, ExactResumeHook, HeadRoutingHook, HeadWeightHook, InterruptHook, KNNProbeHook,
+                    NonFiniteHook, ReconstructionHook, SafeCheckpointHook, TeacherFileHook)
+from .loops import ResumableEpochBasedTrainLoop, ResumableIterBasedTrainLoop
+from .multi_student_runner import MultiStudentRunner
+from .optimizers import BackboneLayerDecayConstructor, CPUAmpOptimWrapper, StudentOptimWrapperConstructor
+from .runner import ResumableRunner
 
-__all__ = ['BackboneLayerDecayConstructor', 'CPUAmpOptimWrapper', 'HeadWeightHook', 'KNNProbeHook', 'TeacherFileHook']
+__all__ = ['AttentionHook', 'BackboneLayerDecayConstructor', 'CPUAmpOptimWrapper', 'ExactResumeHook', 'HeadRoutingHook',
+           'HeadWeightHook', 'InterruptHook', 'KNNProbeHook', 'MultiStudentRunner', 'NonFiniteHook',
+           'ReconstructionHook', 'ResumableEpochBasedTrainLoop', 'ResumableIterBasedTrainLoop', 'ResumableRunner',
+           'SafeCheckpointHook', 'StudentOptimWrapperConstructor', 'TeacherFileHook']

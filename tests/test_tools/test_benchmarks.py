@@ -29,6 +29,15 @@ def test_step_time_prints_a_table_and_writes_json(tmp_path, capsys):
         f'error: {str(out)!r} is there already; give another name or remove it.')
 
 
+def test_step_time_of_students(tmp_path, capsys):
+    call(STEP, '--students', 'micro', *MICRO[2:], '--img-size', 32, '--out', tmp_path / 'students.json')
+    printed = capsys.readouterr().out
+    rows = [line.split('|')[1].strip() for line in printed.splitlines() if line.startswith('|')][2:]
+    assert rows == ['apart', 'micro', 'nano', 'together']
+    assert '- together: a step of all students with one pass of one teacher' in printed
+    assert json.loads((tmp_path / 'students.json').read_text())['about']['size'] == 'micro'
+
+
 def test_step_time_waits_for_images(image_folder, capsys):
     call(STEP, *MICRO, '--variants', 'tinymim', '--images', image_folder, '--workers', 1)
     header, _, row = (line.split('|') for line in capsys.readouterr().out.splitlines() if line.startswith('|'))
@@ -75,6 +84,8 @@ def test_plan_with_and_without_images(tmp_path, image_folder, capsys):
 
 @pytest.mark.parametrize('arguments, message', [
     (('--size', 'huge'), "Unknown size 'huge'; choose from base, small, tiny, micro."),
+    (('--students', 'many'), "Unknown group of students 'many'; choose from tiny-small-base, micro."),
+    (('--students', 'micro', '--size', 'micro'), '--students and --size exclude each other'),
     (('--variants', 'ours'), "Unknown variant 'ours'; choose from mimhd, "),
     (('--dtype', 'float16'), "Unknown dtype 'float16'; choose from float32, bfloat16."),
     (('--device', 'tpu'), "Unknown device 'tpu'; choose from cpu, cuda."),

@@ -12,6 +12,7 @@ from mimhd_mm.engine.export import FORMATS, NEEDS, TOLERANCE, export, read_stude
 from mimhd_mm.engine.loading import read_config
 from mimhd_mm.errors import UserInputError
 from mimhd_mm.models.mae_files import read_tensors
+from mimhd_mm.models.selfsup import students_of
 from mimhd_mm.registry import MODELS
 
 from ..conftest import SIZE, STUDENT, mimhd_cfg
@@ -34,8 +35,9 @@ def write_run(folder, model: dict) -> tuple:
     folder.mkdir()
     cfg.dump(folder / 'config.py')
     built = MODELS.build(copy.deepcopy(model))
-    for parameter in built.backbone.parameters():
-        torch.nn.init.normal_(parameter, std=0.4)
+    for student in students_of(built).values():
+        for parameter in student.backbone.parameters():
+            torch.nn.init.normal_(parameter, std=0.4)
     torch.save(dict(state_dict=built.state_dict(), meta=dict(epoch=1)), folder / 'epoch_1.pth')
     return folder / 'config.py', folder / 'epoch_1.pth'
 
@@ -72,6 +74,32 @@ def test_round_trip(kind, pretrained, tmp_path, capsys):
     assert sum(value.numel() for value in tensors.values()) == sum(
         value.numel() for value in student.backbone.state_dict().values())
     assert not [key for key in tensors if 'decoder' in key or 'teacher' in key or 'matcher' in key]
+
+
+def test_one_of_several_students(tmp_path, teacher_file):
+    single = mimhd_cfg(teacher_file)
+    teacher = single.pop('target_generator')
+    wide = dict(single, backbone=dict(single['backbone'], arch=dict(STUDENT, embed_dims=36), relation_heads=4))
+    config, checkpoint = write_run(tmp_path / 'run', dict(
+        type='MultiStudent', students=dict(slim=single, wide=wide), target_generator=teacher))
+    for name, width, heads in (('slim', 24, [3, 3, 3]), ('wide', 36, [3, 3, 4])):
+        out = tmp_path / f'{name}.pth'
+        load_tool(TOOL).main([str(checkpoint), str(out), '--format', 'mmpretrain', '--config', str(config),
+                              '--student', name])
+        saved = load_checkpoint_safely(checkpoint)['state_dict']
+        for key, value in read_tensors(out).items():
+            assert torch.equal(value, saved[f'students.{name}.{key}'])
+        assert read_tensors(out)['backbone.cls_token'].shape[-1] == width
+        assert load_checkpoint_safely(out)['meta']['num_heads'] == heads
+
+    def error(*options, config=config):
+        return error_of(TOOL, checkpoint, tmp_path / 's.pth', '--format', 'mmpretrain', '--config', config, *options)
+
+    assert error() == 'error: The config trains the students slim, wide; choose one with --student.'
+    assert error('--student', 'tall') == "error: The config has no student 'tall': its students are slim, wide."
+    alone = write_run(tmp_path / 'alone', mimhd_cfg(teacher_file))[0]
+    assert "lacks 'cls_token'" in error(config=alone)
+    assert 'it trains one student; leave --student out.' in error('--student', 'slim', config=alone)
 
 
 def test_difference_is_measured(pretrained, tmp_path):
