@@ -155,10 +155,10 @@ def table_text(result: Optional[dict], name: str, settings: dict) -> str:
              + ' | hours a seed |', '| --- |' + ' ---: |' * (len(tasks) + len(weights) + 1)]
     for row in result['rows']:
         hours = summary([run['hours'] for run in row['runs'] if not run['resumed']])
-        lines.append(f'| {row["name"]} | ' + ' | '.join(
-            [*(text_of(score_of(row, task)) for task in tasks),
-             *('–' if weight_of(row, key) is None else f'{weight_of(row, key)["mean"]:.2f}' for key in weights)])
-            + f' | {hours["mean"]:.3f} |' if hours else f'| {row["name"]} |' + ' not run |' * (len(tasks) + 1 + len(weights)))
+        lines.append('| ' + ' | '.join(
+            [row['name'], *(text_of(score_of(row, task)) for task in tasks),
+             *('–' if weight_of(row, key) is None else f'{weight_of(row, key)["mean"]:.2f}' for key in weights),
+             f'{hours["mean"]:.3f}' if hours else 'resumed' if row['runs'] else 'not run']) + ' |')
     about = result['about']
     return '\n'.join([*lines, '', f'`python tools/benchmarks/evidence.py run {name} ...`; {about["device"]}; '
                       f'{about["versions"]}; commit {about["commit"]}.'])
@@ -191,7 +191,7 @@ def write_page(page: Path, folder: Path) -> None:
         raise UserInputError(f'No results in {str(folder)!r}; `evidence.py run` leaves them there.')
     parts = [
         '## Results', 'Percent; mean ± sample standard deviation over n seeds. Hours are those of pre-training and '
-        f'evaluation together, on one thread beside other work; all runs together: {distinct_hours(results):.1f}.',
+        f'evaluation together, of runs that were not interrupted; all runs: {distinct_hours(results):.1f}.',
         verdicts(results), f'![Scores of every row, with the spread of its seeds]({folder.name}/scores.png)']
     parts += [table_text(results.get(name), name, settings) for name, settings in protocol.items()]
     body = '\n\n'.join(parts)

@@ -138,17 +138,18 @@ def describe(rows: List[dict], options: TableOptions, command: str) -> Dict[str,
 def markdown(table: Table, rows: List[dict], about: Dict[str, str], options: TableOptions) -> str:
     """The whole Markdown file; a star marks numbers of trainings that were shortened."""
     paper = [key for key in PAPER if any(key in row['paper'] for row in rows)]
-    star = ' *' if min(options.shorten, options.task_length) < 1 else ''
+    stars = {task: ' *' if min(options.shorten, 1 if task == 'knn' else options.task_length) < 1 else ''
+             for task in COLUMNS}  # k-NN trains nothing
     lines = ['# ' + table.title + (' (miniature)' if options.mini else ''), '',
              '| row | config | options | ' + ' | '.join([*COLUMNS.values(), *(PAPER[key] for key in paper)]) + ' |',
              '| --- | --- | --- |' + ' ---: |' * (len(COLUMNS) + len(paper))]
     for row in rows:
-        cells = [cell(row, task, options, star) for task in COLUMNS]
+        cells = [cell(row, task, options, stars[task]) for task in COLUMNS]
         cells += [f'{row["paper"][key]}' if key in row['paper'] else '' for key in paper]
         source = Path(row['source']).stem if row['source'] else ''
         lines.append('| ' + ' | '.join([row['name'], source, options_text(row['options']), *cells]) + ' |')
     lines.append('')
-    if star:
+    if any(stars.values()):
         lines += ['\\* trained for a part of the length of the configs only, see settings', '']
     lines += [f'- row {row["number"]}, seed {seed}, failed: {sentence}' for row in rows
               for seed, sentence in row['failures'].items()]

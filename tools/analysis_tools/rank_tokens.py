@@ -117,6 +117,9 @@ def build_scorers(args: argparse.Namespace) -> Dict[str, tuple]:
         if model and backbone.out_type not in POOLS or classes != probe.num_classes:
             raise UserInputError(f'The classifier {name!r} has out_type={backbone.out_type!r} and {classes} classes; '
                                  f'expected one of {", ".join(POOLS)}, and the {probe.num_classes} classes of --test.')
+        if model and POOLS[backbone.out_type] == 'cls' and network.whole_blocks == len(backbone.layers):
+            raise UserInputError(f'The classifier {name!r} looks at the [class] token, which dropping patches after the '
+                                 f'last block cannot change; give --place before or an earlier --prune-block.')
         scorers[name] = (lambda: (classifier_scores if model else knn_scores)(args, network, probe, preprocess, model),
                          network)
 

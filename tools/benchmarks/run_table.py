@@ -21,6 +21,7 @@ from mimhd_mm.engine.table_readme import write_readme
 from mimhd_mm.engine.table_report import report_stem
 from mimhd_mm.engine.table_runs import run_table
 from mimhd_mm.engine.tables import choose_table, describe_tables, read_tables, tables_file
+from mimhd_mm.errors import UserInputError
 
 #: of the full sizes what the paper reports, of the miniatures what takes no training
 DEFAULT_TASKS = {'full': ['finetune', 'segmentation'], 'mini': ['knn']}
@@ -65,6 +66,8 @@ def main(argv=None) -> int:
         print(describe_tables(tables))
         return 0
     if args.readme:
+        if args.tables != tables_file():
+            raise UserInputError('--readme writes the map of configs/tables.yml; leave --tables out.')
         write_readme(tables_file().with_name('README.md'), tables)
         return 0
     table = choose_table(tables, args.table)

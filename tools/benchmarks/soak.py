@@ -31,13 +31,15 @@ def main(argv=None) -> int:
     parser.add_argument('--work-dir', default='work_dirs/soak', help='default work_dirs/soak')
     parser.add_argument('--append', action='store_true', help='add to the report that is in the work dir')
     args = parser.parse_args(argv)
-    if args.kills < 0 or args.corruptions < 0 or args.memory_factor < 1 or (args.minutes or 1) <= 0:
+    if args.kills < 0 or args.corruptions < 0 or args.memory_factor < 1 or args.minutes is not None and args.minutes <= 0:
         raise UserInputError('--kills and --corruptions are 0 or more, --memory-factor 1 or more, --minutes above 0.')
 
     torch.set_num_threads(1)  # processes are forked from this one
     folder = Path(args.work_dir).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     earlier = folder / 'soak.json'
+    if earlier.exists() and not args.append:
+        raise UserInputError(f'{str(earlier)!r} is there already; give --append, or another --work-dir.')
     reports = [json.loads(earlier.read_text())] if args.append and earlier.is_file() else []
     path = args.config
     if path is None:

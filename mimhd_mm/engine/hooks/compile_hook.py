@@ -48,8 +48,8 @@ class CompileHook(Hook):
     not asked for, nothing is changed. The first steps take minutes.
 
     Args:
-        devices (Sequence[str]): Types of devices to compile on. Defaults to ``('cuda',)``: a CPU's compiler takes
-            minutes, see docs/performance.md.
+        devices (Sequence[str]): Types of devices to compile on. Defaults to ``('cuda',)``: on a CPU it gained nothing,
+            see docs/performance.md.
         backend (str): Of ``torch.compile``. Defaults to ``'inductor'``.
         mode (str, optional): Of ``torch.compile``. Defaults to None.
     """

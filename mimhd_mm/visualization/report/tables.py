@@ -80,9 +80,11 @@ def paper_table(content: dict, rows: List[dict], about: Dict[str, str], file: Pa
     """Of tools/benchmarks/run_table.py."""
     tasks = [task for task in COLUMNS if any(row['metrics'].get(task) for row in rows)] or list(COLUMNS)[:1]
     paper = [key for key in PAPER if any(key in row.get('paper', {}) for row in rows)]
+    shorten = content.get('shorten', 1.)
+    lengths = {task: min(shorten, 1. if task == 'knn' else content.get('shorten_tasks', shorten)) for task in tasks}
     body = []
     for row in rows:
-        cells = [summary(row['metrics'].get(task), row['status'], content.get('shorten', 1.)) for task in tasks]
+        cells = [summary(row['metrics'].get(task), row['status'], lengths[task]) for task in tasks]
         cells += [number(row['paper'].get(key)) if key in row['paper'] else Cell('') for key in paper]
         body.append([Cell(row['name']), *cells])
     title = content['title'] + (' (miniature)' if content.get('mini') else '')
