@@ -12,6 +12,7 @@ from torch.distributed import run
 
 def main(argv=None) -> int:
     args = run.parse_args(argv)
+    os.environ.setdefault('TORCH_ELASTIC_SHUTDOWN_TIMEOUT', '120')  # seconds to save in; torch's default is 30
     signal.signal(signal.SIGUSR1, lambda number, frame: os.kill(os.getpid(), signal.SIGTERM))
     with tempfile.NamedTemporaryFile('r') as status:
         os.environ['MIMHD_MM_STATUS_FILE'] = status.name  # mimhd_mm.engine.hooks.InterruptHook writes into it

@@ -23,7 +23,7 @@ def main(argv=None) -> None:
     cfg = load_config(args)
     if args.resume is not None:
         cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
+        cfg.start_from, cfg.load_from = cfg.get('load_from'), None if args.resume == 'auto' else args.resume
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     if args.auto_scale_lr:

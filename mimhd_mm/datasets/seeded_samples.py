@@ -199,5 +199,6 @@ def outlive_sigterm(loader: DataLoader) -> None:
 def _start_worker(start: Optional[Callable[[int], None]], worker: int) -> None:
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(WORKER_GRACE))
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # the process saves, and ends its workers itself
     if start is not None:
         start(worker)

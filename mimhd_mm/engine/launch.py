@@ -80,6 +80,7 @@ def load_config(args: argparse.Namespace) -> Config:
             loader.pop('prefetch_factor', None)  # torch refuses it there
     if args.amp:
         use_amp(cfg)
+    drop_amp_settings(cfg)
     return cfg
 
 
@@ -95,6 +96,15 @@ def use_amp(cfg: Config) -> None:
     else:
         cfg.optim_wrapper.type = 'mimhd_mm.GuardedCPUAmpOptimWrapper' if guarded else 'mimhd_mm.CPUAmpOptimWrapper'
         cfg.optim_wrapper.pop('loss_scale', None)
+
+
+def drop_amp_settings(cfg: Config) -> None:
+    """Take out what a config says of mixed precision where its optimiser wrapper is one that knows nothing of it."""
+    wrapper = cfg.get('optim_wrapper') or {}
+    if str(wrapper.get('type', 'OptimWrapper')).split('.')[-1] in (
+            'OptimWrapper', 'GuardedOptimWrapper', 'CPUAmpOptimWrapper', 'GuardedCPUAmpOptimWrapper'):
+        for key in ('loss_scale', 'dtype'):
+            wrapper.pop(key, None)
 
 
 def build_runner(cfg: Config) -> Runner:

@@ -14,7 +14,7 @@ from mmengine.logging import print_log
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch.utils.data import DataLoader
 
-from ..datasets.seeded_samples import PositionedSampler, outlive_sigterm, positioned_settings
+from ..datasets.seeded_samples import PositionedSampler, positioned_settings
 from ..registry import LOOPS
 
 
@@ -30,10 +30,8 @@ def build_positioned_loader(runner: Runner, loader: Union[DataLoader, dict]) -> 
         print_log('The training data are not built from configs of a dataset and a sampler: a resumed run will not '
                   'repeat the uninterrupted one.', logger='current', level=logging.WARNING)
         return loader
-    built = runner.build_dataloader(
+    return runner.build_dataloader(
         settings, seed=runner.seed, diff_rank_seed=runner._randomness_cfg.get('diff_rank_seed', False))
-    outlive_sigterm(built)
-    return built
 
 
 @LOOPS.register_module()
@@ -82,6 +80,7 @@ class ResumableIterBasedTrainLoop(IterBasedTrainLoop):
         """Batches from the present iteration on, one pass over the data after the other."""
         sampler, length = self.dataloader.sampler, len(self.dataloader)
         passes, start = (0, self._iter) if sampler.endless else divmod(self._iter, length)
+        self.dataloader._iterator = None  # workers that an eager iterator has started know neither seed nor position
         while True:
             sampler.set_epoch(passes)
             sampler.start_at(start * self.dataloader.batch_size)

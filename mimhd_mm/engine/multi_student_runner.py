@@ -6,10 +6,11 @@ from mmengine.optim import OptimWrapperDict
 from torch import Tensor, nn
 
 from ..models import MultiStudent
-from ..registry import RUNNERS
+from ..registry import MODEL_WRAPPERS, RUNNERS
 from .runner import ResumableRunner
 
 
+@MODEL_WRAPPERS.register_module()
 class StudentsInParallel(MMSeparateDistributedDataParallel):
     """A ``MultiStudent`` whose processes exchange gradients student by student, each as in a run of its own.
 
@@ -42,5 +43,5 @@ class MultiStudentRunner(ResumableRunner):
         if self.distributed and isinstance(model, MultiStudent):
             unused = self.cfg.get('find_unused_parameters', False)
             model_wrapper_cfg = dict(dict(find_unused_parameters=unused), **(model_wrapper_cfg or {}))
-            model_wrapper_cfg['type'] = StudentsInParallel
+            model_wrapper_cfg['type'] = 'mimhd_mm.StudentsInParallel'
         return super().wrap_model(model_wrapper_cfg, model)

@@ -1,4 +1,5 @@
 """tools/train.py: wrong input is one sentence and exit status 1; every tool has a --help."""
+import argparse
 import os
 import shutil
 import subprocess
@@ -6,8 +7,10 @@ import sys
 
 import pytest
 import torch
+from mmengine.optim import build_optim_wrapper
 
 from mimhd_mm.compat import load_checkpoint_safely
+from mimhd_mm.engine.launch import add_common_arguments, load_config
 
 from .commands import ROOT, error_of, load_tool
 
@@ -87,3 +90,31 @@ def test_a_short_run(tmp_path, image_folder):
     saved = load_checkpoint_safely(tmp_path / 'run' / 'epoch_2.pth')
     assert saved['meta']['iter'] == 4  # 2 epochs of 32 images, 16 a batch
     assert all(tensor.isfinite().all() for tensor in saved['state_dict'].values())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='a GPU is here')
+@pytest.mark.parametrize('changes, kind', [
+    (['--amp'], 'GuardedCPUAmpOptimWrapper'), (['--cfg-options', 'optim_wrapper.type=OptimWrapper'], 'OptimWrapper')])
+def test_configs_with_mixed_precision_can_be_changed(changes, kind):
+    """What the AMP configs say of it goes where the wrapper knows nothing of it."""
+    parser = argparse.ArgumentParser()
+    add_common_arguments(parser)
+    config = ROOT / 'configs' / 'pretrain' / 'mimhd_vit-base-p16_8xb512-amp-coslr-100e_in1k.py'
+    wrapper = load_config(parser.parse_args([str(config), *changes])).optim_wrapper
+    assert wrapper.type.split('.')[-1] == kind and not {'dtype', 'loss_scale'} & set(wrapper)
+    build_optim_wrapper(torch.nn.Linear(2, 2), dict(wrapper, paramwise_cfg=None))
+
+
+def test_resume_without_a_checkpoint_starts_where_the_config_says(tmp_path, image_folder):
+    """As a job does that a machine's failure ended before its first checkpoint."""
+    data = tmp_path / 'data'
+    shutil.copytree(image_folder, data / 'train')
+    options = ['--no-pin-memory', '--cfg-options', f'train_dataloader.dataset.data_root={data}',
+               'train_dataloader.num_workers=0', 'train_dataloader.batch_size=32', 'train_cfg.max_epochs=1',
+               'param_scheduler=[]', 'optim_wrapper.optimizer.lr=0', 'default_hooks.checkpoint.interval=1']
+    train = load_tool('train.py').main
+    train([str(CONFIG), '--work-dir', str(tmp_path / 'first'), *options, 'randomness.seed=5'])
+    start = tmp_path / 'first' / 'epoch_1.pth'
+    train([str(CONFIG), '--work-dir', str(tmp_path / 'second'), '--resume', *options, f'load_from={start}'])
+    first, second = (load_checkpoint_safely(tmp_path / name / 'epoch_1.pth')['state_dict'] for name in ('first', 'second'))
+    assert all(torch.equal(value, second[key]) for key, value in first.items())

@@ -5,7 +5,7 @@ from typing import Dict, List, Optional
 
 import numpy as np
 import torch
-from mmengine.dist import all_gather_object, get_rank
+from mmengine.dist import gather_object, get_rank
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
@@ -95,7 +95,7 @@ class ExactResumeHook(Hook):
 
     def gather_states(self, runner: Runner) -> None:
         """Collect what every process has; :class:`~mimhd_mm.engine.runner.ResumableRunner` calls it in all of them."""
-        self.gathered = all_gather_object(self._states(runner))
+        self.gathered = gather_object(self._states(runner), dst=0)  # None in the others
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Add ``exact_resume``; the counters of ``meta`` say what the checkpoint holds."""

@@ -8,7 +8,7 @@ from types import FrameType
 from typing import Optional
 
 import torch
-from mmengine.dist import all_reduce, barrier, is_main_process
+from mmengine.dist import all_reduce, barrier
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
@@ -82,7 +82,7 @@ class InterruptHook(Hook):
                               f'--resume goes on from there.')
         for number in self.before:
             signal.signal(number, signal.SIG_IGN)  # a late one would change the status
-        if is_main_process() and os.environ.get('MIMHD_MM_STATUS_FILE'):  # tools/dist_run.py reads it
+        if os.environ.get('LOCAL_RANK', '0') == '0' and os.environ.get('MIMHD_MM_STATUS_FILE'):  # tools/dist_run.py reads it
             Path(os.environ['MIMHD_MM_STATUS_FILE']).write_text(str(INTERRUPTED_STATUS))
         barrier()
         raise SystemExit(INTERRUPTED_STATUS)

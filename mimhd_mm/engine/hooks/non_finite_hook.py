@@ -4,7 +4,8 @@ import math
 from pathlib import Path
 from typing import Dict, List, Optional
 
-from mmengine.dist import all_gather_object, is_main_process
+import torch
+from mmengine.dist import all_gather_object, all_reduce, is_main_process
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.optim import OptimWrapperDict
 from mmengine.runner import Runner
@@ -56,7 +57,7 @@ class NonFiniteHook(Hook):
         if not guards:
             return
         self.batches.append(dict(images=images_of(data_batch), losses=outputs or {}))
-        if not guards[0].should_update():
+        if not any(guard.should_update() for guard in guards):
             return
         batches, self.batches = self.batches, []
         in_a_row = max(guard.skipped_in_a_row for guard in guards)
@@ -96,7 +97,9 @@ class NonFiniteHook(Hook):
         """
         name = f'before_non_finite_iter_{runner.iter + 1}.pth'
         states = runner.model.state_dict().values()
-        if all(bool(value.isfinite().all()) for value in states if value.is_floating_point()):
+        finite = torch.tensor(int(all(bool(value.isfinite().all()) for value in states if value.is_floating_point())))
+        all_reduce(finite, 'min')  # BatchNorm's statistics differ between processes
+        if finite:
             hook = next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
             runner.save_checkpoint(runner.work_dir, name, by_epoch=False, backend_args=getattr(
                 hook, 'backend_args', None))

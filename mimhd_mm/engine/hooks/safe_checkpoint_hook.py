@@ -45,12 +45,14 @@ class SafeCheckpointHook(CheckpointHook):
                 if names:
                     runner.logger.info(f'Removed what a killed run left half-written: {", ".join(names)}.')
         if not (runner._resume and runner._has_loaded):
+            if is_main_process():  # another run's, in the same folder
+                _evaluation_note(runner).unlink(missing_ok=True)
             return
         self.last_ckpt = str(runner._load_from) if runner._load_from else None
         missing = [evaluation_is_missing(runner)]
         broadcast_object_list(missing)  # the first process reads the note that it wrote
         if missing[0]:
-            runner.logger.info('The run was stopped before or in this evaluation; it is made up for.')
+            runner.logger.info('There is no note that this evaluation ended, so it is made now.')
             runner.val_loop.run()
 
     def after_val_epoch(self, runner: Runner, metrics: Dict[str, float]) -> None:
