@@ -1,5 +1,10 @@
 """Tiny ImageNet in both layouts: the same images get the same labels, and what is wrong is said."""
+import os
 import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -114,3 +119,28 @@ def test_linked_class_folders_are_followed(image_folder, tmp_path):
             (tmp_path / split / folder.name).symlink_to(folder, target_is_directory=True)
     check_image_folder('train_dataloader.dataset', dict(data_root=str(tmp_path), split='train'))
     assert len(TinyImageNet(tmp_path, split='val', pipeline=[])) == len(list_images(tmp_path / 'val')) == 32
+
+
+def test_a_process_ends_at_once_though_its_workers_outlive_sigterm(tmp_path):
+    """Python sends SIGTERM to the workers that are left when it ends; those of a scheduler's they live through."""
+    script = tmp_path / 'script.py'
+    script.write_text("""
+import os, signal, time
+import torch
+from torch.utils.data import DataLoader
+from mimhd_mm.datasets.seeded_samples import outlive_sigterm
+loader = DataLoader(torch.arange(8), num_workers=2, persistent_workers=True)
+outlive_sigterm(loader)
+next(iter(loader))
+workers = [worker.pid for worker in loader._iterator._workers]
+for worker in workers:
+    os.kill(worker, signal.SIGTERM)
+time.sleep(2)
+assert all(worker.is_alive() for worker in loader._iterator._workers)
+print('alive', time.time(), flush=True)
+""")
+    done = subprocess.run([sys.executable, '-W', 'ignore', str(script)], capture_output=True, text=True, timeout=110,
+                          env=dict(os.environ, PYTHONPATH=str(Path(__file__).parents[1])))
+    end = time.time()
+    assert done.returncode == 0, done.stderr
+    assert end - float(done.stdout.split()[-1]) < 30

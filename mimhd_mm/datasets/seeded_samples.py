@@ -8,8 +8,11 @@ the number of workers, and each epoch has augmentations of its own.
 
 Left out: loaders with a ``batch_sampler`` of their own, whose position is not a number of samples.
 """
+import atexit
 import hashlib
 import itertools
+import mmap
+import os
 import random
 import signal
 from contextlib import contextmanager
@@ -25,6 +28,9 @@ from ..registry import DATA_SAMPLERS, DATASETS
 
 #: seconds that a worker lives on after SIGTERM, so that the process it works for can save a checkpoint; our choice
 WORKER_GRACE = 120
+#: shared with forked workers: not 0 once this process ends, which Python does by sending them SIGTERM
+_ENDING = mmap.mmap(-1, 1)
+_OWNER = os.getpid()
 
 
 class SampleKey(NamedTuple):
@@ -191,14 +197,27 @@ def outlive_sigterm(loader: DataLoader) -> None:
     """Let the loader's workers live on for a while after SIGTERM.
 
     A scheduler signals every process of a job. A worker that ended at once would bring its process down before that
-    has saved a checkpoint. The alarm ends a worker that nobody needs any more.
+    has saved a checkpoint. The alarm ends a worker that nobody needs any more. Workers that are not forked end at once.
     """
+    atexit.unregister(_tell_workers)
+    atexit.register(_tell_workers)  # the last to register is the first to run: before Python ends its children
     loader.worker_init_fn = partial(_start_worker, loader.worker_init_fn)
 
 
+def _tell_workers() -> None:
+    _ENDING[0] = 1
+
+
+def _on_sigterm(number, frame) -> None:
+    if _ENDING[0]:
+        os._exit(0)
+    signal.alarm(WORKER_GRACE)
+
+
 def _start_worker(start: Optional[Callable[[int], None]], worker: int) -> None:
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(WORKER_GRACE))
+    if os.getpid() != _OWNER:  # forked: the memory is the owner's
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, _on_sigterm)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # the process saves, and ends its workers itself
     if start is not None:
         start(worker)
