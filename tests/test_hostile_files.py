@@ -216,7 +216,7 @@ def test_hostile_rankings(text, tmp_path):
 @pytest.mark.parametrize('text', [
     '!!python/object/apply:os.system ["touch MARK"]', 'a: !!python/object/new:os.system [touch MARK]', '[' * 5000,
     'a: &a [*a]', '"../../outside": {title: x, rows: [{name: x, mini: {checkpoint: x}}]}',
-    '"..": {title: x, rows: [{name: x, mini: {checkpoint: x}}]}', '/tmp/x: {title: x, rows: []}'], ids=range(7))
+    '"..": {title: x, rows: [{name: x, mini: {checkpoint: x}}]}', '/elsewhere/x: {title: x, rows: []}'], ids=range(7))
 def test_hostile_tables(text, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'tables.yml').write_text(text.replace('MARK', str(tmp_path / 'mark')))

@@ -3,12 +3,12 @@ from typing import Optional, Sequence
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from torch import nn
 
 from ...errors import UserInputError
 from ...models.selfsup import MultiStudent, TinyMIM, students_of
 from ...registry import HOOKS
+from .unwrapped import unwrapped
 
 
 def compile_networks(model: nn.Module, backend: str = 'inductor', mode: Optional[str] = None) -> None:
@@ -63,7 +63,7 @@ class CompileHook(Hook):
 
     def before_train(self, runner) -> None:
         """Compile, or say why not."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner)
         device = model.data_preprocessor.device.type
         if device in self.devices:
             compile_networks(model, **self.settings)

@@ -4,7 +4,6 @@ import time
 from matplotlib.figure import Figure
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
@@ -12,6 +11,7 @@ from ...errors import UserInputError
 from ...models.selfsup import students_of
 from ...states import kept_random_states
 from ...visualization.pictures import to_array
+from .unwrapped import unwrapped
 
 
 class DrawingHook(Hook):
@@ -103,8 +103,3 @@ class DrawingHook(Hook):
         """Hand the visualizer a figure; one of several students has its name in the picture's: ``attention-tiny``."""
         runner.visualizer.add_image(f'{picture}-{name}' if name else picture, to_array(figure), step)
         return True
-
-
-def unwrapped(runner: Runner) -> nn.Module:
-    """The model without what wraps it for several processes."""
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model

@@ -8,13 +8,13 @@ import torch
 from mmengine.dist import gather_object, get_rank
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...datasets.seeded_samples import PositionedSampler, SeededDataset, mixed_seed, seed_cpu
 from ...registry import HOOKS
 from ..loops import base_seed
+from .unwrapped import unwrapped
 
 KEY = 'exact_resume'
 
@@ -127,7 +127,7 @@ class ExactResumeHook(Hook):
         return dict(
             python=[version, list(python), gauss], numpy=[name, keys.tolist(), *numpy], torch=torch.get_rng_state(),
             cuda=torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
-            gradients={key: parameter.grad.cpu() for key, parameter in _model(runner).named_parameters()
+            gradients={key: parameter.grad.cpu() for key, parameter in unwrapped(runner).named_parameters()
                        if parameter.grad is not None} if between else {})
 
     @staticmethod
@@ -140,10 +140,6 @@ class ExactResumeHook(Hook):
         if states['cuda'] is not None and torch.cuda.is_available():
             torch.cuda.set_rng_state(states['cuda'].cpu())
         gradients: Dict[str, Tensor] = states['gradients']
-        for key, parameter in _model(runner).named_parameters():
+        for key, parameter in unwrapped(runner).named_parameters():
             if key in gradients:
                 parameter.grad = gradients[key].to(parameter.device)
-
-
-def _model(runner: Runner) -> nn.Module:
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model

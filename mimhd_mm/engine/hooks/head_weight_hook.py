@@ -1,9 +1,9 @@
 """``HeadWeightHook``: how the teacher's heads are shared out, in the log."""
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 
 from ...models.selfsup import students_of
 from ...registry import HOOKS
+from .unwrapped import unwrapped
 
 
 @HOOKS.register_module()
@@ -27,7 +27,7 @@ class HeadWeightHook(Hook):
         if not (self.every_n_inner_iters(batch_idx, self.interval) or self.end_of_epoch(
                 runner.train_dataloader, batch_idx)):
             return
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner)
         for prefix, student in students_of(model).items():
             for name, value in student.head.diagnostics().items():
                 runner.message_hub.update_scalar(f'train/{prefix}{name}', value.item())

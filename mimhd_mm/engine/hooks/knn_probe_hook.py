@@ -3,7 +3,6 @@ from typing import Callable, Dict, Optional
 
 from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
@@ -14,6 +13,7 @@ from ...registry import HOOKS
 from ...states import kept_random_states
 from ..loading import build_teacher, build_untrained
 from ..preflight import check_image_folder
+from .unwrapped import unwrapped
 
 
 @HOOKS.register_module()
@@ -80,7 +80,7 @@ class KNNProbeHook(Hook):
     def _on_main_process(self, score: Callable[[Runner, nn.Module], None], runner: Runner) -> None:
         if is_main_process():
             with kept_random_states():  # building a network draws its start
-                score(runner, runner.model.module if is_model_wrapper(runner.model) else runner.model)
+                score(runner, unwrapped(runner))
         barrier()
 
     def _score_references(self, runner: Runner, model: nn.Module) -> None:

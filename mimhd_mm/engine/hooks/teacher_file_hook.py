@@ -3,10 +3,10 @@ import logging
 
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 
 from ...errors import UserInputError
 from ...registry import HOOKS
+from .unwrapped import unwrapped
 
 
 @HOOKS.register_module()
@@ -23,7 +23,7 @@ class TeacherFileHook(Hook):
 
     @staticmethod
     def _teacher(runner):
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner)
         return model.target_generator
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
