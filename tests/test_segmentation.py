@@ -137,9 +137,12 @@ def shrink(cfg: Config) -> Config:
     model.backbone.update(arch=arch, img_size=(32, 32), patch_size=8, out_indices=[0, 1, 2, 3], init_cfg=None)
     if model.backbone.get('layer_cfgs'):  # TinyMIM's last block; 4 heads for 16
         model.backbone.layer_cfgs = [dict()] * 3 + [dict(num_heads=4)]
-    model.neck.embed_dim = 24
     model.decode_head.update(in_channels=[24] * 4, channels=24)
-    model.auxiliary_head.update(in_channels=24, channels=24)
+    if model.neck is None:  # a linear layer
+        model.backbone.frozen_stages = 4
+    else:
+        model.neck.embed_dim = 24
+        model.auxiliary_head.update(in_channels=24, channels=24)
     return cfg
 
 
@@ -166,10 +169,12 @@ def test_builds_and_takes_a_step(path, mmseg):
         samples.append(sample)
     losses = model.train()(torch.randn(2, 3, 32, 32), samples, mode='loss')
     sum(value for key, value in losses.items() if 'loss' in key).backward()
-    assert {'decode.loss_ce', 'aux.loss_ce'} <= set(losses)
     assert all(torch.isfinite(value).all() for value in losses.values())
-    unused = [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    unused = [name for name, parameter in model.named_parameters() if parameter.requires_grad and parameter.grad is None]
     assert not unused  # so that several processes need no find_unused_parameters
+    linear = '_linear_' in path.stem
+    assert ('aux.loss_ce' in losses) != linear and 'decode.loss_ce' in losses
+    assert all(parameter.requires_grad != linear for parameter in model.backbone.parameters())
     assert isinstance(model.backbone, RelPosViT) == ('-relpos_' in path.stem)
 
 
@@ -178,9 +183,9 @@ def test_name_agrees_with_content(path):
     cfg = read_config(path)
     model = cfg.model
     name = re.fullmatch(
-        r'(mimhd|tinymim|dmae|mae)-vit-([a-z-]+?)(?:-p(\d+))?(-relpos)?_upernet_'
+        r'(mimhd|tinymim|dmae|mae)-vit-([a-z-]+?)(?:-p(\d+))?(-relpos)?_(upernet|linear)_'
         r'(\d)xb(\d+)(-amp)?-(\d+k?)_([\w-]+)-(\d+)x(\d+)', path.stem)
-    algorithm, size, patch, relpos, gpus, batch, amp, iterations, data, height, width = name.groups()
+    algorithm, size, patch, relpos, decoder, gpus, batch, amp, iterations, data, height, width = name.groups()
     assert cfg.train_dataloader.batch_size == int(batch)
     assert cfg.auto_scale_lr.base_batch_size == int(gpus) * int(batch)
     assert cfg.optim_wrapper.type == ('AmpOptimWrapper' if amp else 'OptimWrapper')
@@ -197,11 +202,17 @@ def test_name_agrees_with_content(path):
     arch = {'base': 'base', 'small': 'deit-small', 'tiny': 'deit-tiny'}.get(size)
     assert model.backbone.arch == arch or arch is None
     settings = VisionTransformer.arch_zoo[arch] if arch else model.backbone.arch
-    assert model.neck.embed_dim == settings['embed_dims'] == model.auxiliary_head.in_channels
+    heads = [model.decode_head]
+    if decoder == 'linear':  # nothing below learns, nothing in it bends
+        assert model.neck is model.auxiliary_head is model.decode_head.act_cfg is None
+        assert model.backbone.frozen_stages == settings['num_layers'] and model.decode_head.kernel_size == 1
+    else:
+        heads.append(model.auxiliary_head)
+        assert model.neck.embed_dim == settings['embed_dims'] == model.auxiliary_head.in_channels
     assert model.decode_head.in_channels == [settings['embed_dims']] * 4
     assert model.backbone.out_indices[-1] == settings['num_layers'] - 1
     classes = {'ade20k': 150, 'camvid': 11, 'digit-scenes': 11}[data]
-    assert model.decode_head.num_classes == model.auxiliary_head.num_classes == classes
+    assert all(head.num_classes == classes for head in heads)
     assert all(cfg[key].dataset.reduce_zero_label for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'))
     assert cfg.sync_bn == ('torch' if data == 'ade20k' else None)
     assert 'tta_model' in cfg and 'tta_pipeline' in cfg

@@ -17,7 +17,7 @@ from ..evaluation import KNNProbe
 from ..models.mae_files import read_mae_file
 from ..registry import DATASETS
 from .commands import call_tool, last_checkpoint, logged, write_atomically
-from .evaluate_config import METRICS, Options, Student, config_text, sha256_of_text
+from .evaluate_config import METRICS, SEGMENTATIONS, Options, Student, config_text, sha256_of_text
 from .evaluate_inputs import check_folder, check_options, read_students
 from .evaluate_table import environment, write_table
 from .launch import read_config_file, use_amp
@@ -114,7 +114,7 @@ def plan(options: Options, students: List[Student]) -> List[Run]:
                 if options.amp:
                     use_amp(cfg)
                 check_config(cfg)
-            if task != 'segmentation' and (path, task) not in looked_at:
+            if task not in SEGMENTATIONS and (path, task) not in looked_at:
                 check_labels(cfg, task)
             looked_at.add((path, task))
             runs.append(Run(student, task, folder, text, cfg))

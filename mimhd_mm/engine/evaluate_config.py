@@ -12,7 +12,10 @@ from ..models import RelationViT
 from .commands import project_root
 
 #: task -> the number in the log of its training, in percent; k-NN trains nothing
-METRICS = {'knn': None, 'linear': 'accuracy/top1', 'finetune': 'accuracy/top1', 'segmentation': 'mIoU'}
+METRICS = {'knn': None, 'linear': 'accuracy/top1', 'finetune': 'accuracy/top1', 'linear_segmentation': 'mIoU',
+           'segmentation': 'mIoU'}
+#: those of mmsegmentation's models and data
+SEGMENTATIONS = ('linear_segmentation', 'segmentation')
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
@@ -22,7 +25,7 @@ class Settings:
 
     Attributes:
         name (str): For the table.
-        configs (dict): Width -> task ('linear', 'finetune', 'segmentation') -> config file. k-NN takes images and
+        configs (dict): Width -> task ('linear', 'finetune', 'linear_segmentation', 'segmentation') -> config file. k-NN takes images and
             normalisation of 'linear'.
     """
     name: str
@@ -38,10 +41,12 @@ def shipped_settings() -> Dict[str, Settings]:
         'mini': Settings('mini', {96: dict(
             linear=finetune / 'mini' / mini.format('256-linear-coslr-20e'),
             finetune=finetune / 'mini' / mini.format('64-coslr-10e'),
+            linear_segmentation=segmentation / 'mini' / 'mimhd-vit-micro-p8_linear_1xb8-400_camvid-128x128.py',
             segmentation=segmentation / 'mini' / 'mimhd-vit-micro-p8_upernet_1xb8-1k_camvid-128x128.py')}),
         'full': Settings('full', {width: dict(
             linear=finetune / full.format(size, '2048-amp-linear-coslr-90e'),
             finetune=finetune / full.format(size, '128-amp-coslr-100e'),
+            linear_segmentation=segmentation / f'mimhd-vit-{size}_linear_8xb2-amp-40k_ade20k-512x512.py',
             segmentation=segmentation / f'mimhd-vit-{size}_upernet_8xb2-amp-160k_ade20k-512x512.py')
             for width, size in ((768, 'base'), (384, 'small'), (192, 'tiny'))}),
     }
@@ -114,7 +119,7 @@ def config_text(base: Config, student: Student, task: str, folder: Path, options
     changes = dict(
         work_dir=(folder / 'run').as_posix(), randomness=dict(seed=options.seed), auto_scale_lr=dict(enable=True),
         model=dict(backbone=backbone_changes(base, student)), **schedule_changes(base, options.shorten))
-    data = segmentation_changes if task == 'segmentation' else classification_changes
+    data = segmentation_changes if task in SEGMENTATIONS else classification_changes
     for key, value in data(base, options).items():
         changes[key] = {**changes.get(key, {}), **value}
     amp = ' --amp' if options.amp else ''

@@ -7,7 +7,7 @@ from typing import List
 from ..errors import UserInputError
 from ..models import RelationViT
 from ..models.mae_files import MAEFile, read_mae_file
-from .evaluate_config import METRICS, Options, Student
+from .evaluate_config import METRICS, SEGMENTATIONS, Options, Student
 from .launch import read_config_file
 from .pretrained import heads_of_file
 
@@ -25,7 +25,7 @@ def check_options(options: Options) -> None:
         raise UserInputError(f'--shorten is a factor above 0 and up to 1, not {options.shorten:g}.')
     if options.gpus < 1:
         raise UserInputError(f'--gpus is 1 or more, not {options.gpus}.')
-    if 'segmentation' in options.tasks:
+    if set(SEGMENTATIONS) & set(options.tasks):
         try:
             importlib.import_module('mmseg')
         except ImportError as error:

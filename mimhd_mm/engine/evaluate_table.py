@@ -14,7 +14,8 @@ from .commands import project_root
 from .evaluate_config import Options, Student
 
 #: task -> column
-COLUMNS = {'knn': 'k-NN', 'linear': 'linear', 'finetune': 'fine-tuned', 'segmentation': 'mIoU'}
+COLUMNS = {'knn': 'k-NN', 'linear': 'linear', 'finetune': 'fine-tuned', 'linear_segmentation': 'linear mIoU',
+           'segmentation': 'mIoU'}
 PACKAGES = ('torch', 'mmengine', 'mmcv', 'mmpretrain', 'mmseg')
 
 

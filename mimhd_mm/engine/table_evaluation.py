@@ -15,7 +15,7 @@ from ..errors import UserInputError, root_cause
 from ..models import RelationViT
 from ..models.mae_files import FILES_WITH_DECODER, MAEFile, read_mae_file
 from .evaluate import check_labels
-from .evaluate_config import Options, Settings, Student, config_text, shipped_settings
+from .evaluate_config import SEGMENTATIONS, Options, Settings, Student, config_text, shipped_settings
 from .evaluate_inputs import check_architecture, read_students
 from .launch import use_amp
 from .loading import build_untrained
@@ -126,7 +126,7 @@ def _check_task(text: str, task: str, amp: bool) -> None:
     cfg = Config.fromstring(text, '.py')
     if task != 'knn':
         check_config(with_amp(cfg, amp))
-    if task != 'segmentation':
+    if task not in SEGMENTATIONS:
         check_labels(cfg, task)
 
 

@@ -23,7 +23,7 @@ TOOL = 'evaluate_student.py'
 ARCH = dict(STUDENT, num_layers=4)
 WIDTH = ARCH['embed_dims']
 MINI = shipped_settings()['mini'].configs[96]
-TASKS = ('knn', 'linear', 'finetune', 'segmentation')
+TASKS = ('knn', 'linear', 'finetune', 'linear_segmentation', 'segmentation')
 
 CLASSIFIER = '''
 _base_ = {base!r}
@@ -39,8 +39,8 @@ _base_ = {base!r}
 model = dict(
     data_preprocessor=dict(size=(32, 32)),
     backbone=dict(arch=dict({arch}, _delete_=True), img_size=(32, 32), out_indices=[0, 1, 2, 3]),
-    neck=dict(embed_dim=24), decode_head=dict(in_channels=[24] * 4, channels=24),
-    auxiliary_head=dict(in_channels=24, channels=24), test_cfg=dict(crop_size=(32, 32), stride=(24, 24)))
+    decode_head=dict(in_channels=[24] * 4, channels=24), test_cfg=dict(crop_size=(32, 32), stride=(24, 24)))
+{more}
 crop = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='RandomCrop', crop_size=(32, 32)),
         dict(type='PackSegInputs')]
 whole = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(64, 48), keep_ratio=True),
@@ -52,6 +52,8 @@ train_cfg = dict(max_iters=40, val_interval=10)
 param_scheduler = [dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=4),
                    dict(type='PolyLR', eta_min=0., power=1., by_epoch=False, begin=4, end=40)]
 '''
+UPERNET = 'model.update(neck=dict(embed_dim=24), auxiliary_head=dict(in_channels=24, channels=24))'
+FROZEN = 'model["backbone"].update(frozen_stages=4)'
 
 
 @pytest.fixture(scope='module')
@@ -59,7 +61,8 @@ def tiny(tmp_path_factory):
     """The shipped mini settings with networks that take a second."""
     folder = tmp_path_factory.mktemp('settings')
     arch = ', '.join(f'{key}={value}' for key, value in ARCH.items())
-    texts = dict(linear=(CLASSIFIER, LINEAR), finetune=(CLASSIFIER, ''), segmentation=(SEGMENTER, ''))
+    texts = dict(linear=(CLASSIFIER, LINEAR), finetune=(CLASSIFIER, ''), linear_segmentation=(SEGMENTER, FROZEN),
+                 segmentation=(SEGMENTER, UPERNET))
     for task, (text, more) in texts.items():
         (folder / f'{task}.py').write_text(text.format(base=str(MINI[task]), arch=arch, more=more))
     return {'tiny': Settings('tiny', {WIDTH: {task: folder / f'{task}.py' for task in texts}})}
@@ -102,7 +105,7 @@ def refusal(settings: dict, *arguments) -> str:
 
 
 def test_from_a_file_to_a_table(tiny, student, labelled, tmp_path, capfd):
-    """All four tasks, a second call that computes nothing, and one that goes on where a training was cut short."""
+    """All five tasks, a second call that computes nothing, and one that goes on where a training was cut short."""
     pytest.importorskip('mmseg')
     work, scenes = tmp_path / 'work', write_scenes(tmp_path / 'scenes')
     arguments = [str(argument) for argument in (
@@ -116,6 +119,7 @@ def test_from_a_file_to_a_table(tiny, student, labelled, tmp_path, capfd):
     assert row['linear'] == logged(folder / 'linear', 'accuracy/top1')
     assert row['finetune'] == logged(folder / 'finetune', 'accuracy/top1')
     assert row['segmentation'] == logged(folder / 'segmentation', 'mIoU')
+    assert row['linear_segmentation'] == logged(folder / 'linear_segmentation', 'mIoU')
     line = next(line for line in text.splitlines() if line.startswith(f'| {row["student"]} |'))
     assert all(f' {row[task]:.2f} ' in line for task in TASKS) and row['sha256'][:12] in line
     assert printed.endswith(text) and '* trained for 0.1 of the length' in text and 'loss' in printed
@@ -125,13 +129,15 @@ def test_from_a_file_to_a_table(tiny, student, labelled, tmp_path, capfd):
         assert [float(line['segmentation']) for line in csv.DictReader(file)] == [row['segmentation']]
 
     # length, seed and the head count of the last block have come through; what was probed is the student, bit by bit
-    for task, last in (('linear', 'epoch_2.pth'), ('finetune', 'epoch_1.pth'), ('segmentation', 'iter_4.pth')):
+    for task, last in (('linear', 'epoch_2.pth'), ('finetune', 'epoch_1.pth'), ('linear_segmentation', 'iter_4.pth'),
+                       ('segmentation', 'iter_4.pth')):
         cfg = Config.fromfile(folder / task / 'config.py')
         assert (folder / task / 'run' / last).is_file() and cfg.randomness.seed == 3
         built = MODELS.build(dict(cfg.model.backbone, init_cfg=None))
         assert [layer.attn.num_heads for layer in built.layers] == [3, 3, 3, 4]
-    probed = read_tensors(folder / 'linear' / 'run' / 'epoch_2.pth')
-    assert all(torch.equal(probed[key], value) for key, value in read_tensors(student).items())
+    for probe in ('linear/run/epoch_2.pth', 'linear_segmentation/run/iter_4.pth'):
+        probed = read_tensors(folder / probe)
+        assert all(torch.equal(probed[key], value) for key, value in read_tensors(student).items() if key in probed)
 
     # again: what is complete is taken over, a training that was cut short after its first epoch goes on
     cut = folder / 'linear'
@@ -140,11 +146,11 @@ def test_from_a_file_to_a_table(tiny, student, labelled, tmp_path, capfd):
     (cut / 'run' / 'last_checkpoint').write_text(str(cut / 'run' / 'epoch_1.pth'))
     load_tool(TOOL).main(arguments, tiny)
     resumed = capfd.readouterr().out
-    assert resumed.count('there already') == 3 and resumed.count('train.py') == 1 and '--resume' in resumed
+    assert resumed.count('there already') == 4 and resumed.count('train.py') == 1 and '--resume' in resumed
     assert (cut / 'run' / 'epoch_2.pth').is_file() and json.loads((cut / 'result.json').read_text())['resumed']
     load_tool(TOOL).main(arguments, tiny)
     again = capfd.readouterr().out
-    assert again.count('there already') == 4 and '$ ' not in again
+    assert again.count('there already') == 5 and '$ ' not in again
     assert json.loads((work / 'table.json').read_text())['rows'][0]['finetune'] == row['finetune']
 
     other = refusal(tiny, *arguments[:-1], 4)
@@ -172,8 +178,8 @@ def test_knn_of_chosen_tasks(tiny, student, labelled, tmp_path):
         student, '--settings', 'tiny', '--classification-root', labelled, '--work-dir', tmp_path / 'work',
         '--tasks', 'knn')], tiny)
     row = json.loads((tmp_path / 'work' / 'table.json').read_text())['rows'][0]
-    assert [row[task] for task in TASKS[1:]] == [None] * 3
-    assert (tmp_path / 'work' / 'table.md').read_text().count('not run') == 3
+    assert [row[task] for task in TASKS[1:]] == [None] * len(TASKS[1:])
+    assert (tmp_path / 'work' / 'table.md').read_text().count('not run') == len(TASKS[1:])
 
     # the config of the training itself: 32 px instead of 64 px images, so the images are given that size
     cfg = Config(dict(model=dict(

@@ -1,0 +1,34 @@
+"""``FusedAdamW``: AdamW whose update is one kernel, on the devices for which this torch has it."""
+import torch
+
+from ...registry import OPTIMIZERS
+
+
+@OPTIMIZERS.register_module()
+class FusedAdamW(torch.optim.AdamW):
+    """torch's AdamW with ``fused=True`` where torch supports that: GPUs, and CPUs since torch 2.4; elsewhere plain AdamW.
+
+    A config says ``optim_wrapper.optimizer.type='mimhd_mm.FusedAdamW'``. Steps agree with AdamW's to rounding. A run that
+    is resumed keeps what its checkpoint was made with, fused or not, so that it goes on to the same bits.
+
+    Args:
+        params (Iterable): Parameters, or groups of them; their ``params`` are lists.
+        **kwargs: Of :class:`torch.optim.AdamW`, but ``fused``.
+    """
+
+    def __init__(self, params, **kwargs) -> None:
+        params = list(params)
+        tensors = [tensor for one in params for tensor in (one['params'] if isinstance(one, dict) else [one])]
+        fused = all(has_fused_adamw(device) for device in {tensor.device.type for tensor in tensors})
+        super().__init__(params, fused=fused or None, **kwargs)
+
+
+def has_fused_adamw(device: str) -> bool:
+    """Whether this torch has the kernel for a type of device; a step tells, older versions refuse before it."""
+    number = torch.zeros(1, device=device, requires_grad=True)
+    number.grad = torch.zeros_like(number)
+    try:
+        torch.optim.AdamW([number], fused=True).step()
+    except RuntimeError:
+        return False
+    return True
