@@ -1,10 +1,12 @@
 """Write down what was measured: tables, JSON and plots."""
 import json
+import re
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence
 
 import torch
 
+from ..engine.commands import write_atomically
 from ..engine.evaluate_table import cpu_model, environment
 from ..errors import UserInputError
 
@@ -54,9 +56,40 @@ def check_target(path: Optional[str], suffix: str) -> None:
         raise UserInputError(f'No folder {str(Path(path).parent)!r} to write {Path(path).name!r} into; make it first.')
 
 
+def publish(rows: Sequence[Dict[str, object]], facts: Dict[str, object], notes: Sequence[str], path: Optional[str] = None,
+            **figures) -> None:
+    """Print a table with its legend, and keep both in a JSON file together with all figures.
+
+    The file's ``table`` is a list of the lines that were printed, ``about`` and ``notes`` are what the legend is made
+    of: ``tools/benchmarks/performance.py write`` makes pages of these three.
+
+    Args:
+        rows (Sequence[dict]): Of :func:`markdown`.
+        facts (dict): Of :func:`about`.
+        notes (Sequence[str]): Sentences for the legend.
+        path (str, optional): The file. Defaults to None, no file.
+        **figures: What else is kept.
+    """
+    table = markdown(rows)
+    print(f'{table}\n\n{legend(facts, notes)}')
+    if path is not None:
+        write_json(path, dict(table=table.splitlines(), about=facts, notes=list(notes), **figures))
+
+
 def write_json(path: str, content: dict) -> None:
-    """Write ``content``, readable."""
-    Path(path).write_text(json.dumps(content, indent=2) + '\n')
+    """Write ``content`` with six significant digits; innermost lists and dicts are a line each."""
+    text = json.dumps(rounded(content), indent=1)
+    text = re.sub(r'[\[{][^\[\]{}]*[\]}]', lambda found: re.sub(r'\n *', ' ', found[0]), text)
+    write_atomically(Path(path), text + '\n')
+
+
+def rounded(content):
+    """The same with every float, in lists and dicts too, rounded to six significant digits."""
+    if isinstance(content, float):
+        return float(f'{content:.6g}')
+    if isinstance(content, dict):
+        return {key: rounded(value) for key, value in content.items()}
+    return [rounded(value) for value in content] if isinstance(content, (list, tuple)) else content
 
 
 def plot_growth(path: str, curves: Dict[str, List[tuple]], axis: str) -> None:

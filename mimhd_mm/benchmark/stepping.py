@@ -1,4 +1,5 @@
 """Measure the steps of several variants side by side: what ``tools/benchmarks/step_time.py`` does."""
+import gc
 import math
 from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -64,7 +65,8 @@ def measure(options: Options) -> Tuple[List[dict], List[str]]:
         tuple: One dict a variant, see :func:`summarise`, and notes.
 
     Raises:
-        UserInputError: If nothing can be measured, or the input is wrong.
+        UserInputError: If the input is wrong.
+        NotHere: If nothing can be measured.
     """
     steps, notes = (build_student_steps(options), []) if options.students else build_steps(options)
     costs, asked = {}, len(steps)
@@ -77,7 +79,7 @@ def measure(options: Options) -> Tuple[List[dict], List[str]]:
             notes.append(f'{name} was left out: {options.batch_size} images do not fit into the memory of the GPU.')
             del steps[name]
     if not steps or options.students and len(steps) < asked:
-        raise UserInputError(' '.join(notes))
+        raise NotHere(' '.join(notes))
     for step in steps.values():
         if options.compile:
             compile_variant(step.model)
@@ -104,7 +106,7 @@ def build_steps(options: Options) -> Tuple[Dict[str, Step], List[str]]:
             continue
         models[name] = model, cfg
     if not models:
-        raise UserInputError(' '.join(notes))
+        raise NotHere(' '.join(notes))
     share_frozen([model for model, _ in models.values()])
     batch = make_batches(*next(iter(models.values())), options)
     for name, (model, cfg) in models.items():
@@ -227,7 +229,7 @@ def table_rows(results: Sequence[dict], with_data: bool) -> List[dict]:
 
 
 def sweep(kind: str, values: Sequence[int], options: Options) -> Tuple[List[dict], List[str]]:
-    """:func:`measure` for each value of what is swept.
+    """:func:`measure` for each value of what is swept; those at which nothing fits are left out with a note.
 
     Args:
         kind (str): A key of :data:`SWEEPS`.
@@ -239,6 +241,7 @@ def sweep(kind: str, values: Sequence[int], options: Options) -> Tuple[List[dict
 
     Raises:
         UserInputError: If a number of tokens is not a square.
+        NotHere: If nothing can be measured at any value.
     """
     patch = read_size(options.size, MIMHD).model.backbone.patch_size
     if kind == 'tokens' and any(math.isqrt(value) ** 2 != value for value in values):
@@ -248,9 +251,15 @@ def sweep(kind: str, values: Sequence[int], options: Options) -> Tuple[List[dict
     for value in values:
         changes = {'tokens': dict(img_size=math.isqrt(value) * patch), 'heads': dict(heads=value),
                    'batch': dict(batch_size=value)}[kind]
-        found, more = measure(options._replace(**changes))
+        try:
+            found, more = measure(options._replace(**changes))
+        except NotHere as error:
+            found, more = [], [str(error)]
+        gc.collect()  # watched models refer to themselves, and would be there beside the next
         results += [dict(one, swept=kind, value=value) for one in found]
         notes += [f'{kind} {value}: {note}' for note in more]
+    if not results:
+        raise NotHere(' '.join(notes))
     return results, notes
 
 

@@ -44,12 +44,14 @@ class Variant(NamedTuple):
         changes (dict): Merged into the config's model.
         half_on_gpu (bool): fp16 with loss scaling on a GPU, whatever type the others have.
         dtype (str, optional): One of :data:`DTYPES`, whatever type the others have. None is theirs.
+        optimiser (dict): Merged into the config's ``optim_wrapper.optimizer``.
     """
     caption: str
     algorithm: type
     changes: dict = {}
     half_on_gpu: bool = False
     dtype: Optional[str] = None
+    optimiser: dict = {}
 
     def dtype_on(self, device: torch.device, asked: str) -> str:
         """The type of its step, where ``asked`` is that of the others."""
@@ -68,7 +70,12 @@ VARIANTS = {
                        dict(head=dict(matcher=dict(type='AttentionHeadMatcher', descriptor='mean', balance=None)))),
     'public-tinymim': Variant("TinyMIM as its public code has it: attention materialised, fp16 on a GPU", PublicTinyMIM,
                               half_on_gpu=True),
+    'mimhd-fused': Variant('MIM-HD, this project, AdamW as one kernel (`FusedAdamW`)', MIMHD,
+                           optimiser=dict(type='mimhd_mm.FusedAdamW')),
+    'mimhd-foreach': Variant('MIM-HD, this project, AdamW operation by operation for all weights (`foreach=True`)', MIMHD,
+                             optimiser=dict(foreach=True)),
 }
+DEFAULT_VARIANTS = [name for name, variant in VARIANTS.items() if not variant.optimiser]
 
 
 def choose(names: Sequence[str], known: Sequence[str], what: str) -> List[str]:
@@ -140,6 +147,7 @@ def build_variant(name: str, size: str, *, img_size: Optional[int] = None, heads
     for key, value in variant.changes.items():
         model[key] = dict(model[key], **value) if isinstance(value, dict) else value
     cfg.model = model
+    cfg.optim_wrapper.optimizer.update(variant.optimiser)
     built = build_model(cfg)
     fill_randomly(built)
     return built.train(), cfg

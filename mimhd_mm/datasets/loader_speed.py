@@ -1,7 +1,7 @@
 """How fast a config's training data arrive, and how long a training would wait for them."""
 import time
 from contextlib import closing
-from typing import Iterator
+from typing import Iterator, List, Sequence
 
 import torch
 from mmengine.config import Config
@@ -69,6 +69,13 @@ def measure_loader(loader: DataLoader, preprocess: BaseDataPreprocessor, batches
         total = time.perf_counter() - begin
     return dict(workers=loader.num_workers, images_per_second=images / total, waited=waited / total,
                 preprocess_ms=1000 * preprocessing / batches, start_s=start_s, batches=batches)
+
+
+def table_rows(results: Sequence[dict]) -> List[dict]:
+    """Results of :func:`measure_loader` as rows of a table."""
+    return [{'workers': one['workers'], 'images/s': one['images_per_second'], 'waited, percent': 100 * one['waited'],
+             'preprocessing, ms a batch': one['preprocess_ms'], 'first batch after, s': one['start_s']}
+            for one in results]
 
 
 def endless(loader: DataLoader) -> Iterator[dict]:

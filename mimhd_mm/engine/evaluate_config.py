@@ -41,7 +41,7 @@ def shipped_settings() -> Dict[str, Settings]:
         'mini': Settings('mini', {96: dict(
             linear=finetune / 'mini' / mini.format('256-linear-coslr-20e'),
             finetune=finetune / 'mini' / mini.format('64-coslr-10e'),
-            linear_segmentation=segmentation / 'mini' / 'mimhd-vit-micro-p8_linear_1xb8-400_camvid-128x128.py',
+            linear_segmentation=segmentation / 'mini' / 'mimhd-vit-micro-p8_linear_1xb8-1600_camvid-128x128.py',
             segmentation=segmentation / 'mini' / 'mimhd-vit-micro-p8_upernet_1xb8-1k_camvid-128x128.py')}),
         'full': Settings('full', {width: dict(
             linear=finetune / full.format(size, '2048-amp-linear-coslr-90e'),

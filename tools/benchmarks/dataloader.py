@@ -7,15 +7,15 @@ it), and sleeps for --step-ms, the time of a training step. "waited" is the shar
 a GPU is kept busy where it is near 0.
 """
 import argparse
-import json
-from pathlib import Path
+import shlex
+import sys
 
-import torch
 from mmengine.config import DictAction
 from mmengine.registry import init_default_scope
 
-from mimhd_mm.datasets.loader_speed import build_loader, measure_loader
-from mimhd_mm.engine.evaluate_table import environment
+from mimhd_mm.benchmark import report
+from mimhd_mm.benchmark.variants import find_device
+from mimhd_mm.datasets.loader_speed import build_loader, measure_loader, table_rows
 from mimhd_mm.engine.launch import load_config, run_tool
 from mimhd_mm.engine.loading import build_preprocessor
 from mimhd_mm.engine.preflight import check_image_folder
@@ -28,7 +28,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument('--workers', type=int, nargs='+', default=[0, 2, 4], help='loader processes (default 0 2 4)')
     parser.add_argument('--batches', type=int, default=20, help='batches to measure (default 20)')
     parser.add_argument('--step-ms', type=float, default=0., help='time of a training step (default 0)')
-    parser.add_argument('--out', help='also write the numbers to this JSON file')
+    parser.add_argument('--out', help='JSON file for all figures')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
                         help='override settings of the config')
     # the rest of what training takes, as it is there by default
@@ -43,22 +43,22 @@ def parse_args(argv=None) -> argparse.Namespace:
 
 def main(argv=None) -> None:
     args = parse_args(argv)
+    report.check_target(args.out, '.json')
     cfg = load_config(args)
+    if not cfg.get('model'):
+        raise UserInputError(f'The config {args.config!r} has no model, whose preprocessing is part of the work; give a '
+                             f'whole one, of configs/pretrain for example.')
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
     check_image_folder('train_dataloader.dataset', (cfg.get('train_dataloader') or {}).get('dataset') or {})
-    preprocess = build_preprocessor(cfg).to('cuda' if torch.cuda.is_available() else 'cpu')
-    about = dict(config=args.config, options=args.cfg_options or {}, step_ms=args.step_ms, **environment())
-    print('| workers | images/s | waited | preprocessing, ms a batch | first batch after, s |')
-    print('| ---: | ---: | ---: | ---: | ---: |')
-    rows = []
-    for workers in args.workers:
-        row = measure_loader(build_loader(cfg, workers), preprocess, args.batches, args.step_ms / 1000)
-        print(f'| {workers} | {row["images_per_second"]:.0f} | {100 * row["waited"]:.0f} % | '
-              f'{row["preprocess_ms"]:.1f} | {row["start_s"]:.1f} |', flush=True)
-        rows.append(row)
-    print(*(f'- {key}: {value}' for key, value in about.items()), sep='\n')
-    if args.out:
-        Path(args.out).write_text(json.dumps(dict(rows=rows, about=about), indent=2) + '\n')
+    device = find_device(None)
+    preprocess = build_preprocessor(cfg).to(device)
+    results = [measure_loader(build_loader(cfg, workers), preprocess, args.batches, args.step_ms / 1000)
+               for workers in args.workers]
+    facts = report.about(
+        shlex.join(['python', 'tools/benchmarks/dataloader.py', *(sys.argv[1:] if argv is None else argv)]), device,
+        batch_size=cfg.train_dataloader.batch_size, measured=f'{args.batches} batches a row')
+    report.publish(table_rows(results), facts, [f'waited: percent of the time for which a step of {args.step_ms:g} ms '
+                                                'waits for its batch'], args.out, results=results)
 
 
 if __name__ == '__main__':

@@ -64,10 +64,7 @@ def main(argv=None) -> None:
     notes += ['forward and backward, float32, medians; memory is what comes on top of the two relations'
               + (', tensors only (a lower bound: not what operators take for themselves)'
                  if device.type == 'cpu' else '')]
-    print(report.markdown(relation_forms.table_rows(results)))
-    print('\n' + report.legend(facts, notes))
-    if args.out:
-        report.write_json(args.out, dict(about=facts, notes=notes, results=results))
+    report.publish(relation_forms.table_rows(results), facts, notes, args.out, results=results)
 
 
 if __name__ == '__main__':

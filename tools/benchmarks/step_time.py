@@ -16,7 +16,7 @@ import torch
 
 from mimhd_mm.benchmark import report, stepping
 from mimhd_mm.benchmark.accounting import available_bytes
-from mimhd_mm.benchmark.variants import DTYPES, SIZES, STUDENTS, VARIANTS, choose, find_device
+from mimhd_mm.benchmark.variants import DEFAULT_VARIANTS, DTYPES, SIZES, STUDENTS, VARIANTS, choose, find_device
 from mimhd_mm.engine.launch import run_tool
 from mimhd_mm.engine.preflight import check_image_folder
 from mimhd_mm.errors import UserInputError
@@ -26,7 +26,8 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Time of a training step')
     parser.add_argument('--size', help=f'student: {", ".join(SIZES)} (default base)')
     parser.add_argument('--variants', nargs='+', metavar='NAME',
-                        help=f'of {", ".join(VARIANTS)}; ratios are to the first (default all)')
+                        help=f'of {", ".join(VARIANTS)}; ratios are to the first (default all that '
+                        'do not change the optimiser)')
     parser.add_argument('--students', metavar='NAME', help='in place of a size and variants, several students of one '
                         f'teacher: {" or ".join(STUDENTS)}; ratios are to the runs of each, one after the other')
     parser.add_argument('--batch-size', type=int, default=8, help='images a step (default 8)')
@@ -67,7 +68,7 @@ def check(args: argparse.Namespace) -> stepping.Options:
         for name in ('size', 'variants', 'sweep', 'max_gb'):
             if getattr(args, name) is not None:
                 raise UserInputError(f'--students and --{name.replace("_", "-")} exclude each other; leave one out.')
-    args.size, args.variants = args.size or 'base', args.variants or list(VARIANTS)
+    args.size, args.variants = args.size or 'base', args.variants or DEFAULT_VARIANTS
     choose([args.size], tuple(SIZES), 'size')
     choose([args.dtype], DTYPES, 'dtype')
     choose(args.variants, tuple(VARIANTS), 'variant')
@@ -107,7 +108,7 @@ def main(argv=None) -> None:
     if args.sweep:
         results, notes = stepping.sweep(args.sweep, args.values, options)
         report.plot_growth(args.plot, stepping.curves_of(results), stepping.SWEEPS[args.sweep][0])
-        notes.append(f'plot: {args.plot}')
+        print(f'wrote {args.plot}\n')
     else:
         results, notes = stepping.measure(options)
     facts = report.about(
@@ -121,10 +122,7 @@ def main(argv=None) -> None:
         + ('; peak memory on a CPU counts tensors only, not what operators take for themselves'
            if options.device.type == 'cpu' else '')
         + ('; memory and FLOPs are of the step before it was compiled' if args.compile else '')]
-    print(report.markdown(stepping.table_rows(results, args.images is not None)))
-    print('\n' + report.legend(facts, notes))
-    if args.out:
-        report.write_json(args.out, dict(about=facts, notes=notes, results=results))
+    report.publish(stepping.table_rows(results, args.images is not None), facts, notes, args.out, results=results)
 
 
 if __name__ == '__main__':
