@@ -14,7 +14,7 @@ from mimhd_mm.engine.table_plan import TableOptions
 from mimhd_mm.engine.table_report import summary
 from mimhd_mm.engine.tables import read_tables
 from mimhd_mm.errors import UserInputError
-from mimhd_mm.visualization.evidence_plot import draw_scores
+from mimhd_mm.visualization.evidence_plot import draw_entropy, draw_scores
 
 from .test_tools.commands import error_of
 
@@ -123,8 +123,10 @@ def test_the_page_says_what_the_files_say(kept, tmp_path):
     write_page(page, kept)
     assert page.read_text() == text
     draw_scores(read_results(kept), tmp_path / 'scores.png')
-    with Image.open(tmp_path / 'scores.png') as picture:
-        assert min(picture.size) > 200
+    draw_entropy(read_results(kept), tmp_path / 'entropy.png')
+    for name in ('scores', 'entropy'):
+        with Image.open(tmp_path / f'{name}.png') as picture:
+            assert min(picture.size) > 200
 
 
 def test_shared_runs_count_once(kept):

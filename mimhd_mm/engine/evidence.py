@@ -165,15 +165,16 @@ def table_text(result: Optional[dict], name: str, settings: dict) -> str:
 
 
 def verdicts(results: Dict[str, dict]) -> str:
-    """The protocol's readings of the main table, one line a pair and metric."""
+    """The protocol's readings of the main table, one line a pair, one column a metric."""
     if 'claims' not in results:
         return 'The main table has not been run.'
     rows = {row['name']: row for row in results['claims']['rows']}
-    lines = ['How the scores of the first table read, by the protocol:', '', '| MIM-HD at E, against | k-NN | mIoU |', '| --- | --- | --- |']
+    tasks = [task for task in read_protocol()['claims']['tasks'] if any(score_of(row, task) for row in rows.values())]
+    lines = ['How the scores of the first table read, by the protocol:', '',
+             '| MIM-HD at E, against | ' + ' | '.join(COLUMNS[task] for task in tasks) + ' |', '| --- |' + ' --- |' * len(tasks)]
     for other in [name for name in rows if name != 'MIM-HD, E']:
         lines.append(f'| {other} | ' + ' | '.join(
-            compare(score_of(rows['MIM-HD, E'], task), score_of(rows[other], task))
-            for task in ('knn', 'segmentation')) + ' |')
+            compare(score_of(rows['MIM-HD, E'], task), score_of(rows[other], task)) for task in tasks) + ' |')
     return '\n'.join(lines)
 
 
@@ -192,7 +193,8 @@ def write_page(page: Path, folder: Path) -> None:
     parts = [
         '## Results', 'Percent; mean ± sample standard deviation over n seeds.\nHours are those of pre-training and '
         f'evaluation together, of runs that were not interrupted; all runs: {distinct_hours(results):.1f}.',
-        verdicts(results), f'![Scores of every row, with the spread of its seeds]({folder.name}/scores.png)']
+        verdicts(results), f'![Scores of every row, with the spread of its seeds]({folder.name}/scores.png)',
+        f'![k-NN of every run of MIM-HD against the entropy of its head weights]({folder.name}/entropy.png)']
     parts += [table_text(results.get(name), name, settings) for name, settings in protocol.items()]
     body = '\n\n'.join(parts)
     write_atomically(page, text[:text.index(BEGIN)] + BEGIN + '\n\n' + body + '\n\n' + text[text.index(END):])

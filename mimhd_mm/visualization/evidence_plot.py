@@ -1,4 +1,4 @@
-"""The scores of the evidence page as a picture: one panel a table and metric, one line a row."""
+"""The scores of the evidence page as pictures: by row, and against how sharp the head weights are."""
 from pathlib import Path
 from typing import Dict, List, Tuple, Union
 
@@ -39,4 +39,31 @@ def draw_scores(results: Dict[str, dict], path: Union[str, Path]) -> None:
         axis.grid(axis='x', alpha=0.3)
     for axis in axes[len(panels):]:
         axis.set_visible(False)
+    figure.savefig(path, dpi=100)
+
+
+def draw_entropy(results: Dict[str, dict], path: Union[str, Path]) -> None:
+    """Draw k-NN against the mean row entropy of Q-K's and V-V's head weights at the end, one dot a run of MIM-HD.
+
+    Args:
+        results (dict): As of :func:`draw_scores`.
+        path (str | Path): Where the PNG goes.
+    """
+    figure = Figure(figsize=(7, 4), layout='constrained')
+    FigureCanvasAgg(figure)
+    axis, seen = figure.subplots(), set()
+    for result, marker in zip(results.values(), 'osv^D<>p'):
+        points = []
+        for run in (run for row in result['rows'] for run in row['runs'] if row['name'].split(',')[0] != 'TinyMIM'):
+            entropies = [run['logged'].get(f'head_entropy_{pair}') for pair in ('qk', 'vv')]
+            if None not in entropies and 'knn' in run['scores'] and run['id'] not in seen:
+                seen.add(run['id'])
+                points.append((sum(entropies) / 2, run['scores']['knn']))
+        if points:
+            axis.plot(*zip(*points), marker, alpha=0.7, label=result['title'].split(':')[0])
+    axis.set(xlabel='row entropy of the head weights / log M1: 0 one teacher head each, 1 the mean of all',
+             ylabel='k-NN, percent')
+    axis.grid(alpha=0.3)
+    if seen:
+        axis.legend(fontsize=8)
     figure.savefig(path, dpi=100)

@@ -46,8 +46,9 @@ def main(argv=None) -> int:
             print(f'error: {run}: {sentence}', file=sys.stderr)
         return 1 if failures else 0
     write_page(args.page, args.results)
-    from mimhd_mm.visualization.evidence_plot import draw_scores  # matplotlib is not needed to run
+    from mimhd_mm.visualization.evidence_plot import draw_entropy, draw_scores  # matplotlib is not needed to run
     draw_scores(read_results(args.results), args.results / 'scores.png')
+    draw_entropy(read_results(args.results), args.results / 'entropy.png')
     return 0
 
 
