@@ -72,9 +72,11 @@ def downstream_part(configs: Path, tables: Dict[str, Table]) -> str:
         finetuned, segmented = ([path for path in sorted((configs / kind).rglob(pattern)) if own.search(
             read_base(path).model.backbone.init_cfg.checkpoint)] for kind, pattern in (
                 ('finetune', f'vit-{size}-p*_{method}-*-pre_*_{data}.py'),
-                ('segmentation', f'{method}-vit-{size}*_upernet_*.py')))
-        kinds = ([path for path in finetuned if '-linear-' not in path.name],
-                 [path for path in finetuned if '-linear-' in path.name], segmented)
+                ('segmentation', f'{method}-vit-{size}*.py')))
+        linear = [path for path in finetuned if '-linear-' in path.name] + [
+            path for path in segmented if '_linear_' in path.name]
+        kinds = [path for path in finetuned if path not in linear], linear, [
+            path for path in segmented if path not in linear]
         cells = ['<br>'.join(link(path.relative_to(configs)) for path in kind) or '–' for kind in kinds]
         lines.append(f'| {method}, {size}, {data} | ' + ' | '.join(cells) + ' |')
     return '\n'.join(lines)
