@@ -56,31 +56,37 @@ def check_target(path: Optional[str], suffix: str) -> None:
         raise UserInputError(f'No folder {str(Path(path).parent)!r} to write {Path(path).name!r} into; make it first.')
 
 
-def publish(rows: Sequence[Dict[str, object]], facts: Dict[str, object], notes: Sequence[str], path: Optional[str] = None,
-            **figures) -> None:
+def publish(table: Sequence[Dict[str, object]], facts: Dict[str, object], notes: Sequence[str],
+            path: Optional[str] = None, **figures) -> None:
     """Print a table with its legend, and keep both in a JSON file together with all figures.
 
     The file's ``table`` is a list of the lines that were printed, ``about`` and ``notes`` are what the legend is made
     of: ``tools/benchmarks/performance.py write`` makes pages of these three.
 
     Args:
-        rows (Sequence[dict]): Of :func:`markdown`.
+        table (Sequence[dict]): Rows, of :func:`markdown`.
         facts (dict): Of :func:`about`.
         notes (Sequence[str]): Sentences for the legend.
         path (str, optional): The file. Defaults to None, no file.
         **figures: What else is kept.
     """
-    table = markdown(rows)
-    print(f'{table}\n\n{legend(facts, notes)}')
+    text = markdown(table)
+    print(f'{text}\n\n{legend(facts, notes)}')
     if path is not None:
-        write_json(path, dict(table=table.splitlines(), about=facts, notes=list(notes), **figures))
+        write_json(path, dict(table=text.splitlines(), about=facts, notes=list(notes), **figures))
 
 
 def write_json(path: str, content: dict) -> None:
-    """Write ``content`` with six significant digits; innermost lists and dicts are a line each."""
+    """Write ``content`` with six significant digits; short lists and dicts are a line each."""
     text = json.dumps(rounded(content), indent=1)
-    text = re.sub(r'[\[{][^\[\]{}]*[\]}]', lambda found: re.sub(r'\n *', ' ', found[0]), text)
+    text = re.sub(r'[\[{][^\[\]{}]*[\]}]', in_a_line, text)
     write_atomically(Path(path), text + '\n')
+
+
+def in_a_line(found: re.Match) -> str:
+    """A list or dict of JSON without its line breaks, unless that is a long line."""
+    joined = re.sub(r'\n *', ' ', found[0])
+    return joined if len(joined) <= 200 else found[0]
 
 
 def rounded(content):

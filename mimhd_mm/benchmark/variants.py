@@ -72,7 +72,7 @@ VARIANTS = {
                               half_on_gpu=True),
     'mimhd-fused': Variant('MIM-HD, this project, AdamW as one kernel (`FusedAdamW`)', MIMHD,
                            optimiser=dict(type='mimhd_mm.FusedAdamW')),
-    'mimhd-foreach': Variant('MIM-HD, this project, AdamW operation by operation for all weights (`foreach=True`)', MIMHD,
+    'mimhd-foreach': Variant('MIM-HD, this project, AdamW by operations on all weights (`foreach=True`)', MIMHD,
                              optimiser=dict(foreach=True)),
 }
 DEFAULT_VARIANTS = [name for name, variant in VARIANTS.items() if not variant.optimiser]
@@ -237,7 +237,7 @@ def build_optimiser(cfg: Config, model: nn.Module, device: torch.device, dtype: 
 
 
 def compile_variant(model: nn.Module) -> None:
-    """``torch.compile`` teacher, student and decoder, as ``CompileHook`` does; nothing is compiled before it is called."""
+    """``torch.compile`` teacher, student and decoder, as ``CompileHook`` does; it is done at their first call."""
     compile_networks(model)
     if isinstance(model, LiteralMIMHD):
         model.predict = torch.compile(model.predict)

@@ -41,13 +41,14 @@ def version_of(package: str) -> str:
 
 
 def commit() -> str:
-    """The commit of this project, with ``+ changes`` where files differ from it; ``'no git'`` outside a repository."""
+    """The commit of this project, ``+ changes`` where files but for the docs differ from it, ``'no git'`` without one."""
     root = project_root()
     try:
         head, changes = (subprocess.run(['git', '-C', str(root), *arguments], capture_output=True, text=True,
                                         check=True).stdout.strip()
                          for arguments in (('rev-parse', '--short=12', 'HEAD'),
-                                              ('status', '--porcelain', '--untracked-files=no')))
+                                              ('status', '--porcelain', '--untracked-files=no', '--', '.',
+                                               ':(exclude)docs')))
     except (OSError, subprocess.CalledProcessError):
         return 'no git'
     return head + (' + changes' if changes else '') if (root / '.git').exists() else 'no git'

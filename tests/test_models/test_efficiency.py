@@ -1,13 +1,13 @@
 """What a training step costs: no waiting for the device, no attention maps, less memory by chunks, arithmetic."""
-import weakref
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_flatten
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from mimhd_mm.models import RelationDistillHead
@@ -21,7 +21,7 @@ aten = torch.ops.aten
 
 
 def tensors_of(*trees):
-    return [leaf for leaf in tree_leaves(trees) if isinstance(leaf, torch.Tensor)]
+    return [leaf for leaf in tree_flatten(trees)[0] if isinstance(leaf, torch.Tensor)]
 
 
 # ---- no waiting for the device ---------------------------------------------------------------------------------------
@@ -95,21 +95,14 @@ class PeakMemory(TorchDispatchMode):
 
     def __init__(self):
         super().__init__()
-        self.alive, self.now, self.peak = set(), 0, 0
-
-    def free(self, key, size):
-        self.alive.discard(key)
-        self.now -= size
+        self.alive, self.peak = {}, 0
 
     def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
         out = operator(*args, **(kwargs or {}))
-        for tensor in tensors_of(out):
-            storage = tensor.untyped_storage()
-            if storage._cdata not in self.alive:
-                self.alive.add(storage._cdata)
-                self.now += storage.nbytes()
-                weakref.finalize(storage, self.free, storage._cdata, storage.nbytes())
-        self.peak = max(self.peak, self.now)
+        for storage in (tensor.untyped_storage() for tensor in tensors_of(out)):
+            self.alive[storage._cdata] = StorageWeakRef(storage), storage.nbytes()  # weakref crashes in torch 2.1
+        self.alive = {key: kept for key, kept in self.alive.items() if not kept[0].expired()}
+        self.peak = max(self.peak, sum(size for _, size in self.alive.values()))
         return out
 
 

@@ -45,9 +45,9 @@ def main(argv=None) -> None:
     args = parse_args(argv)
     report.check_target(args.out, '.json')
     cfg = load_config(args)
-    if not cfg.get('model'):
-        raise UserInputError(f'The config {args.config!r} has no model, whose preprocessing is part of the work; give a '
-                             f'whole one, of configs/pretrain for example.')
+    if cfg.get('model') is None:
+        raise UserInputError(f'The config {args.config!r} has no model, whose preprocessing is part of the work; '
+                             f'give a whole one, of configs/pretrain for example.')
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
     check_image_folder('train_dataloader.dataset', (cfg.get('train_dataloader') or {}).get('dataset') or {})
     device = find_device(None)
@@ -56,9 +56,9 @@ def main(argv=None) -> None:
                for workers in args.workers]
     facts = report.about(
         shlex.join(['python', 'tools/benchmarks/dataloader.py', *(sys.argv[1:] if argv is None else argv)]), device,
-        batch_size=cfg.train_dataloader.batch_size, measured=f'{args.batches} batches a row')
-    report.publish(table_rows(results), facts, [f'waited: percent of the time for which a step of {args.step_ms:g} ms '
-                                                'waits for its batch'], args.out, results=results)
+        batch_size=cfg.train_dataloader.batch_size, batches=args.batches, step_ms=args.step_ms)
+    report.publish(table_rows(results), facts, ['waited: percent of the whole time, steps of step_ms included, that is '
+                                                'spent waiting for batches'], args.out, rows=results)
 
 
 if __name__ == '__main__':
