@@ -143,13 +143,18 @@ def test_token_features_are_those_of_the_last_block_after_the_norm(kind, out_typ
     with evaluating(backbone):
         tokens = torch.cat([backbone.cls_token.expand(2, -1, -1), backbone.patch_embed(images)[0]], dim=1)
         tokens = tokens + backbone.pos_embed
-        for layer in backbone.layers:
+        for number, layer in enumerate(backbone.layers):
             tokens = layer(tokens)
+            if not number:
+                first_block = tokens
         tokens = backbone.ln1(tokens)
+        with raw_output(backbone, 1):
+            early = token_features(backbone, images, 'avg')
         with raw_output(backbone):
             average, first = (token_features(backbone, images, feature) for feature in ('avg', 'cls'))
     torch.testing.assert_close(average, tokens[:, 1:].mean(1))
     torch.testing.assert_close(first, tokens[:, 0])
+    torch.testing.assert_close(early, first_block[:, 1:].mean(1))  # without the norm, which is the last block's
     assert backbone.out_type == out_type and backbone.out_indices == [0]
 
 
@@ -201,6 +206,9 @@ def test_wrong_settings_are_refused(folders, tmp_path):
         KNNProbe(train, dataset(folders[1], with_label=False), k=5)
     with pytest.raises(UserInputError, match="same classes.*'class_2'"):
         KNNProbe(train, dataset(write_images(tmp_path / 'two', classes=2)), k=5)
+    with pytest.raises(UserInputError, match='blocks 1 to 2, not 3'):
+        KNNProbe(train, test, k=5).score_backbone(
+            VisionTransformer(arch=ARCH, img_size=32, patch_size=8), SelfSupDataPreprocessor(**NORMALISE), block=3)
     with pytest.raises(UserInputError, match='not of Linear'):
         KNNProbe(train, test, k=5).score_backbone(torch.nn.Linear(1, 1), SelfSupDataPreprocessor(**NORMALISE))
     backbone = VisionTransformer(arch=ARCH, img_size=32, patch_size=8, with_cls_token=False, out_type='raw')
@@ -247,11 +255,13 @@ def run_tool(*arguments: str) -> subprocess.CompletedProcess:
 def test_tool_prints_and_writes_the_table(folders, tmp_path):
     config, checkpoint = write_run(tmp_path)
     done = run_tool('tools/knn.py', config, checkpoint, '--train', folders[0], '--test', folders[1], '--k', '5',
-                    '--untrained', '--num-workers', '0', '--out', str(tmp_path / 'out.json'))
+                    '--untrained', '--blocks', '--num-workers', '0', '--out', str(tmp_path / 'out.json'))
     assert done.returncode == 0, done.stderr
     table = json.loads((tmp_path / 'out.json').read_text())
     assert list(table['top1']) == ['untrained student', 'this checkpoint', 'its teacher', 'raw pixels (32 x 32)']
     assert table['top1']['raw pixels (32 x 32)'] == 100
+    for name, tops in table['top1_of_blocks'].items():
+        assert tops[-1] == table['top1'][name] and len(tops) == ARCH['num_layers']
     assert (table['num_train'], table['num_test'], table['num_classes']) == (24, 15, 3)
     for name, score in table['top1'].items():
         assert any(name in line and f'{score:.2f}' in line for line in done.stdout.splitlines())

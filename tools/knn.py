@@ -26,6 +26,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument('--temperature', type=float, default=0.07, help='of the votes (default 0.07)')
     parser.add_argument('--feature', choices=FEATURES, default='avg',
                         help='mean of the patch tokens (default) or the [class] token, of the last block')
+    parser.add_argument('--blocks', action='store_true', help='also score the tokens of every block')
     parser.add_argument('--untrained', action='store_true', help='also score the student before its first step')
     parser.add_argument('--batch-size', type=int, default=128, help='images a forward pass (default 128)')
     parser.add_argument('--num-workers', type=int, default=2, help='loader processes (default 2)')
@@ -50,25 +51,30 @@ def main(argv=None) -> None:
 
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     preprocess = build_preprocessor(cfg).to(device)
-    scores = {}
+    networks = {}
     if args.untrained:
-        untrained = build_untrained(cfg, cfg.get('randomness', {}).get('seed') or 0).backbone
-        scores['untrained student'] = probe.score_backbone(untrained.to(device), preprocess)
-    scores['this checkpoint'] = probe.score_backbone(student.to(device), preprocess)
+        networks['untrained student'] = build_untrained(cfg, cfg.get('randomness', {}).get('seed') or 0).backbone
+    networks['this checkpoint'] = student
     teacher = teacher_settings(cfg)
     if teacher is not None:
-        scores['its teacher'] = probe.score_backbone(build_teacher(**teacher).to(device), preprocess)
+        networks['its teacher'] = build_teacher(**teacher)
+    scores = {name: probe.score_backbone(network.to(device), preprocess) for name, network in networks.items()}
+    by_block = {name: [probe.score_backbone(network, preprocess, block) for block in range(1, len(network.layers) + 1)]
+                for name, network in networks.items()} if args.blocks else {}
     scores['raw pixels (32 x 32)'] = probe.score(pixel_features, preprocess)
 
     print(f'k-NN top-1 in percent (k={args.k}, T={args.temperature:g}, feature={args.feature}), '
           f'{len(probe.train)} training and {len(probe.test)} test images of {probe.num_classes} classes')
     for name, score in scores.items():
         print(f'  {name:<22}{score:6.2f}')
+    for name, tops in by_block.items():
+        print(f'  {name}, block 1 to {len(tops)}: ' + ' '.join(f'{top:.2f}' for top in tops))
     if args.out:
         Path(args.out).write_text(json.dumps(dict(
             config=args.config, checkpoint=args.checkpoint, train=args.train, test=args.test, k=args.k,
             temperature=args.temperature, feature=args.feature, num_train=len(probe.train),
-            num_test=len(probe.test), num_classes=probe.num_classes, top1=scores), indent=2) + '\n')
+            num_test=len(probe.test), num_classes=probe.num_classes, top1=scores,
+            **(dict(top1_of_blocks=by_block) if by_block else {})), indent=2) + '\n')
 
 
 if __name__ == '__main__':

@@ -72,18 +72,29 @@ class KNNProbe:
             train.to(preprocess.device), train_labels, test, test_labels,
             k=self.k, temperature=self.temperature, num_classes=self.num_classes)
 
-    def score_backbone(self, backbone: VisionTransformer, preprocess: BaseDataPreprocessor) -> float:
+    def score_backbone(self, backbone: VisionTransformer, preprocess: BaseDataPreprocessor,
+                       block: Optional[int] = None) -> float:
         """Top-1 in percent of a vision transformer's features, in float32.
 
+        Args:
+            backbone (VisionTransformer): The network.
+            preprocess (BaseDataPreprocessor): See :meth:`score`.
+            block (int, optional): Whose tokens, counted from 1. None takes the last one's, after the final norm; so does
+                its number. Defaults to None.
+
         Raises:
-            UserInputError: If the backbone is no vision transformer, or has no [class] token and shall give it.
+            UserInputError: If the backbone is no vision transformer, lacks the block, or has no [class] token and
+                shall give it.
         """
         if not isinstance(backbone, VisionTransformer):
             raise UserInputError(f'The k-NN probe reads the tokens of a VisionTransformer (MAEViT, RelationViT), '
                                  f'not of {type(backbone).__name__}; remove it from this config.')
         if self.feature == 'cls' and not backbone.num_extra_tokens:
             raise UserInputError("feature='cls' asks for the [class] token of a backbone without one; use 'avg'.")
-        with evaluating(backbone), raw_output(backbone):
+        block = len(backbone.layers) if block is None else block
+        if not 1 <= block <= len(backbone.layers):
+            raise UserInputError(f'The backbone has the blocks 1 to {len(backbone.layers)}, not {block}.')
+        with evaluating(backbone), raw_output(backbone, block):
             return self.score(lambda images: token_features(backbone, images, self.feature), preprocess)
 
 
@@ -97,10 +108,10 @@ def token_features(backbone: VisionTransformer, images: Tensor, feature: str) ->
 
 
 @contextmanager
-def raw_output(backbone: VisionTransformer) -> Iterator[None]:
-    """Inside, a vision transformer returns all tokens of its last block, after its final norm."""
+def raw_output(backbone: VisionTransformer, block: Optional[int] = None) -> Iterator[None]:
+    """Inside, a vision transformer returns all tokens of a block, counted from 1; None is the last, after its norm."""
     kept = backbone.out_type, backbone.out_indices
-    backbone.out_type, backbone.out_indices = 'raw', [len(backbone.layers) - 1]
+    backbone.out_type, backbone.out_indices = 'raw', [(block or len(backbone.layers)) - 1]
     try:
         yield
     finally:
