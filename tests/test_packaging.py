@@ -195,3 +195,64 @@ def test_scripts_pass_arguments_on_unchanged(tmp_path, name, arguments, passed_o
         assert '--job-name=my job' in words and words[words.index('--qos') + 1] == 'high'
     else:
         assert words[words.index('--nproc_per_node') + 1] == '2'
+
+
+@pytest.fixture
+def original_stack(tmp_path):
+    """``tools/setup_openmmlab.sh`` in a repository of its own, for an environment whose python only notes its calls."""
+    root, environment = tmp_path / 'a repository', tmp_path / 'an environment'
+    for name in ('tools/setup_openmmlab.sh', 'setup.py', 'mimhd_mm/version.py'):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, root / name)
+    shutil.copytree(ROOT / 'requirements', root / 'requirements')
+    (root / 'mimhd_mm' / '.mim' / 'configs').mkdir(parents=True)  # what the last step links
+    (environment / 'bin').mkdir(parents=True)
+    (environment / 'pyvenv.cfg').touch()
+    python = environment / 'bin' / 'python'
+    python.write_text(f'#!/usr/bin/env bash\n[ "$1" = -c ] || [ "$4" = "" ] || echo "${{@:3}}" >> "{tmp_path}/calls"\n'
+                      f'case "$*" in *"$(cat "{tmp_path}/broken" 2>/dev/null || echo nothing)") exit 9 ;; esac\n')
+    python.chmod(0o755)
+    (tmp_path / 'calls').touch()
+
+    def run(folder='an environment'):
+        """The exit status, both outputs, and what pip was asked for."""
+        done = subprocess.run(['bash', root / 'tools' / 'setup_openmmlab.sh', folder], cwd=tmp_path, text=True,
+                              capture_output=True, env=dict(os.environ, PYTHON=''))
+        calls = (tmp_path / 'calls').read_text().replace('--disable-pip-version-check ', '').splitlines()
+        (tmp_path / 'calls').write_text('')
+        return done.returncode, done.stdout + done.stderr, calls
+    return run
+
+
+@pytest.mark.skipif(os.name == 'nt', reason='bash scripts')
+def test_the_original_stack_is_installed_in_steps_that_are_taken_once(tmp_path, original_stack):
+    stack = 'requirements/openmmlab.txt'
+    first = [str(requirement) for requirement in requirements('openmmlab')
+             if requirement.name in ('torch', 'torchvision', 'numpy', 'setuptools')]
+    steps = [f'install {" ".join(first)} wheel', f'install --no-build-isolation -r {stack}',
+             f'install -c {stack} -r requirements/tests.txt', f'install -c {stack} -r requirements/demo.txt',
+             f'install --no-build-isolation --no-deps -e {tmp_path}/a repository']
+    assert len(first) == 4
+    (tmp_path / 'broken').write_text('requirements/demo.txt')
+    assert original_stack()[::2] == (9, steps[:4])
+    (tmp_path / 'broken').unlink()
+    status, output, calls = original_stack()
+    assert (status, calls) == (0, steps[3:])  # what ended well is not done again
+    command = f"cd '{tmp_path}/a repository' && '{tmp_path}/an environment/bin/python' -m pytest tests"
+    assert output.splitlines()[-1].endswith(command)
+    assert original_stack()[::2] == (0, [])
+    with open(tmp_path / 'a repository' / stack, 'a') as file:
+        file.write('# changed\n')
+    assert original_stack()[::2] == (0, [*steps[:2], steps[4]])
+
+
+@pytest.mark.skipif(os.name == 'nt', reason='bash scripts')
+def test_the_original_stack_never_joins_the_other_nor_clears_a_folder(tmp_path, original_stack):
+    (tmp_path / 'an environment' / 'lib' / 'python3.11' / 'site-packages' / 'onedl_mmcv').mkdir(parents=True)
+    (tmp_path / 'photographs').mkdir()
+    (tmp_path / 'photographs' / '1.png').touch()
+    for folder, said in (('an environment', 'holds the default stack'), ('photographs', 'holds other files'),
+                         ('--help', 'usage: tools/setup_openmmlab.sh [FOLDER]')):
+        status, output, calls = original_stack(folder)
+        assert (status, calls, output.count('\n')) == (1, [], 1) and said in output
+    assert (tmp_path / 'photographs' / '1.png').is_file()

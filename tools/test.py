@@ -138,7 +138,7 @@ def paint(cfg: Config, args: argparse.Namespace, segmentation: bool) -> None:
     wait_time = 2. if args.wait_time is None else args.wait_time
     if segmentation:
         hook.setdefault('type', 'SegVisualizationHook')
-        hook.update(draw=True, show=args.show, wait_time=wait_time)
+        hook.update(draw=True, interval=1, show=args.show, wait_time=wait_time)  # mmseg 1.2 thins out tests too
         if args.show_dir:
             cfg.visualizer = dict(
                 cfg.get('visualizer') or dict(type='SegLocalVisualizer'), save_dir=args.show_dir,

@@ -17,6 +17,7 @@ from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 from PIL import Image
 
+from mimhd_mm.compat import load_checkpoint_safely
 from mimhd_mm.engine.hooks import KNNProbeHook
 from mimhd_mm.engine.loading import build_untrained
 from mimhd_mm.errors import UserInputError
@@ -261,7 +262,7 @@ def test_two_processes_score_once_and_train_alike(tmp_path, folders):
              str(tmp_path / 'train.py'), str(tmp_path / f'{name}.py')],
             env={**os.environ, 'PYTHONPATH': str(ROOT), 'CUDA_VISIBLE_DEVICES': ''}, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        weights[name] = torch.load(tmp_path / name / 'epoch_2.pth', weights_only=True)['state_dict']
+        weights[name] = load_checkpoint_safely(tmp_path / name / 'epoch_2.pth')['state_dict']
         log = next((tmp_path / name).glob('*/*.log')).read_text()
         assert len(re.findall('k-NN top-1', log)) == (2 if hooks else 0)
     for key, value in weights['plain'].items():

@@ -28,8 +28,6 @@ def finetune_cfg(checkpoint, heads=(HEADS, ) * DEPTH, **backbone) -> Config:
 
 @pytest.mark.parametrize('layout', STATED)
 def test_fine_tuning_starts_from_what_is_written(layout, tmp_path, capsys):
-    if layout == 'dino' and not hasattr(torch.serialization, 'add_safe_globals'):
-        pytest.skip('this torch cannot be told that argparse.Namespace is harmless')
     source, target = stated_file(layout, tmp_path / 'source.pth'), tmp_path / 'target.pth'
     call(TOOL, source.path, target, '--num-heads', HEADS, *(['--layout', layout] if layout == 'tinymim' else []))
     printed = capsys.readouterr().out
