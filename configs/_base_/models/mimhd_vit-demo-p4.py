@@ -10,4 +10,5 @@ model = dict(
         arch=dict(embed_dims=96, num_layers=6, num_heads=6, feedforward_channels=384),
         checkpoint='quickstart_out/teacher/epoch_30.pth'),
     neck=dict(decoder_embed_dim=64),
-    rec_head=dict(norm_pix=False))
+    rec_head=dict(norm_pix=False),
+    rec_weight=1.0)  # our choice, so that minutes of training make a picture
