@@ -14,7 +14,7 @@ from mimhd_mm.engine.table_plan import TableOptions
 from mimhd_mm.engine.table_report import summary
 from mimhd_mm.engine.tables import read_tables
 from mimhd_mm.errors import UserInputError
-from mimhd_mm.visualization.evidence_plot import draw_entropy, draw_scores
+from mimhd_mm.visualization.evidence_plot import draw_entropy, draw_scores, entropy_points
 
 from .test_tools.commands import error_of
 
@@ -127,6 +127,14 @@ def test_the_page_says_what_the_files_say(kept, tmp_path):
     for name in ('scores', 'entropy'):
         with Image.open(tmp_path / f'{name}.png') as picture:
             assert min(picture.size) > 200
+
+
+def test_points_of_the_entropy_are_the_runs():
+    runs = [dict(logged=dict(head_entropy_qk=.2, head_entropy_vv=.4), scores=dict(knn=9.)),
+            dict(logged=dict(head_entropy_qk=1., head_entropy_vv=1.), scores=dict(knn=7.)),
+            dict(logged=dict(head_entropy_qk=1., head_entropy_vv=1.), scores={}), dict(logged={}, scores=dict(knn=8.))]
+    points = entropy_points(dict(rows=[dict(runs=runs[:1]), dict(runs=runs[1:])]))
+    assert [value for point in points for value in point] == pytest.approx([.3, 9., 1., 7.])
 
 
 def test_shared_runs_count_once(kept):

@@ -73,6 +73,31 @@ def test_a_resumed_run_keeps_what_its_checkpoint_was_made_with(trained):
 
 
 @needs_kernel
+@pytest.mark.parametrize('kind', [torch.optim.AdamW, FusedAdamW])
+def test_a_resumed_run_takes_scaled_steps(kind):
+    """Loss scaling asks the optimiser whether it is fused, which the checkpoint decides."""
+    model, made = nn.Linear(4, 2), nn.Linear(4, 2)
+    source = OptimWrapper(kind(made.parameters(), **SETTINGS))
+    source.update_params(made(torch.randn(3, 4)).square().mean())
+    optimizer = FusedAdamW(model.parameters(), **SETTINGS)
+    optimizer.load_state_dict(source.optimizer.state_dict())
+    wrapper, before = OnCPU(optimizer, 16., None), copy.deepcopy(model.state_dict())
+    wrapper.update_params(model(torch.randn(3, 4)).square().mean())
+    assert not any(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@needs_kernel
+def test_a_fused_checkpoint_where_the_kernel_is_missing(monkeypatch):
+    model, made = nn.Linear(4, 2), nn.Linear(4, 2)
+    source = OptimWrapper(FusedAdamW(made.parameters(), **SETTINGS))
+    source.update_params(made(torch.randn(3, 4)).square().mean())
+    monkeypatch.setattr(fused_adamw, 'has_fused_adamw', lambda device: False)
+    optimizer = FusedAdamW(model.parameters(), **SETTINGS)
+    optimizer.load_state_dict(source.optimizer.state_dict())
+    assert not any(group['fused'] for group in optimizer.param_groups)
+
+
+@needs_kernel
 def test_a_step_that_is_not_finite_is_left_out():
     model = nn.Linear(4, 2)
     wrapper = GuardedOptimWrapper(optimizer=FusedAdamW(model.parameters(), **SETTINGS), clip_grad=dict(max_norm=0.5))

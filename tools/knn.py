@@ -26,7 +26,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument('--temperature', type=float, default=0.07, help='of the votes (default 0.07)')
     parser.add_argument('--feature', choices=FEATURES, default='avg',
                         help='mean of the patch tokens (default) or the [class] token, of the last block')
-    parser.add_argument('--blocks', action='store_true', help='also score the tokens of every block')
+    parser.add_argument('--blocks', action='store_true', help='also score the tokens of every block; only the last is after the norm')
     parser.add_argument('--untrained', action='store_true', help='also score the student before its first step')
     parser.add_argument('--batch-size', type=int, default=128, help='images a forward pass (default 128)')
     parser.add_argument('--num-workers', type=int, default=2, help='loader processes (default 2)')

@@ -1,6 +1,5 @@
 """Count what a computation costs: memory, FLOPs, and how fast its matmuls could be."""
 import statistics
-import weakref
 from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Callable, Dict, Iterator, NamedTuple, Tuple
 
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 from torch.utils.flop_counter import FlopCounterMode
@@ -46,14 +46,14 @@ class Accountant(TorchDispatchMode):
         super().__init__()
         self.matmuls: Counter = Counter()
         self.peak_bytes = self._bytes = 0
-        self._alive: Dict[int, weakref.ref] = {}
+        self._alive: Dict[int, Tuple[StorageWeakRef, int]] = {}  # Python's own weak references crash in torch 2.1
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         """Run the operator and take down what it returns."""
-        given = {id(x.untyped_storage()) for x in tree_flatten((args, kwargs or {}))[0] if isinstance(x, Tensor)}
+        given = {x.untyped_storage()._cdata for x in tree_flatten((args, kwargs or {}))[0] if isinstance(x, Tensor)}
         result = func(*args, **(kwargs or {}))
         for x in tree_flatten(result)[0]:
-            if isinstance(x, Tensor) and id(x.untyped_storage()) not in given:
+            if isinstance(x, Tensor) and x.untyped_storage()._cdata not in given:
                 self._watch(x.untyped_storage())
         if func in MATMULS:
             first, second = args[MATMULS[func]:MATMULS[func] + 2]
@@ -61,17 +61,15 @@ class Accountant(TorchDispatchMode):
         return result
 
     def _watch(self, storage: torch.UntypedStorage) -> None:
-        number, size = id(storage), storage.nbytes()
+        number = storage._cdata  # no other storage gets it while there is a weak reference
         if number in self._alive:
             return
-
-        def gone(_) -> None:
-            del self._alive[number]
-            self._bytes -= size
-
-        self._alive[number] = weakref.ref(storage, gone)
-        self._bytes += size
-        self.peak_bytes = max(self.peak_bytes, self._bytes)
+        self._alive[number] = StorageWeakRef(storage), storage.nbytes()
+        self._bytes += storage.nbytes()
+        if self._bytes > self.peak_bytes:  # with those that are gone since: look only when it matters
+            self._alive = {key: kept for key, kept in self._alive.items() if not kept[0].expired()}
+            self._bytes = sum(size for _, size in self._alive.values())
+            self.peak_bytes = max(self.peak_bytes, self._bytes)
 
 
 def peak_bytes(compute: Callable[[], object], device: torch.device) -> int:

@@ -255,6 +255,8 @@ def sweep(kind: str, values: Sequence[int], options: Options) -> Tuple[List[dict
             found, more = measure(options._replace(**changes))
         except NotHere as error:
             found, more = [], [str(error)]
+        except torch.cuda.OutOfMemoryError:  # in a later round; what was measured before stays
+            found, more = [], ['left out, it does not fit into the memory of the GPU']
         gc.collect()  # watched models refer to themselves, and would be there beside the next
         results += [dict(one, swept=kind, value=value) for one in found]
         notes += [f'{kind} {value}: {note}' for note in more]

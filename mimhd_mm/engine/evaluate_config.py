@@ -25,8 +25,8 @@ class Settings:
 
     Attributes:
         name (str): For the table.
-        configs (dict): Width -> task ('linear', 'finetune', 'linear_segmentation', 'segmentation') -> config file. k-NN takes images and
-            normalisation of 'linear'.
+        configs (dict): Width -> task ('linear', 'finetune', 'linear_segmentation', 'segmentation') -> config file.
+            k-NN takes images and normalisation of 'linear'.
     """
     name: str
     configs: Dict[int, Dict[str, Path]]

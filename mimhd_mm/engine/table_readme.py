@@ -66,7 +66,7 @@ def link(path: Path) -> str:
 def downstream_part(configs: Path, tables: Dict[str, Table]) -> str:
     """Which configs fine-tune, probe and segment with what the rows' configs train."""
     lines = ['## After pre-training', '',
-             '| method, size, data | fine-tuning | linear probe | segmentation |', '| --- | --- | --- | --- |']
+             '| method, size, data | fine-tuning | linear layer | segmentation |', '| --- | --- | --- | --- |']
     for method, size, data in students(tables):
         own = re.compile(rf'/{method}_vit-{size}-\S*_{data}/epoch_\d+\.pth')  # what a row's run leaves
         finetuned, segmented = ([path for path in sorted((configs / kind).rglob(pattern)) if own.search(

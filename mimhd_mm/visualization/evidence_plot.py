@@ -42,8 +42,24 @@ def draw_scores(results: Dict[str, dict], path: Union[str, Path]) -> None:
     figure.savefig(path, dpi=100)
 
 
+#: tables whose rows differ in how head weights are learned
+ABOUT_WEIGHTS = ('matching', 'remedies')
+
+
+def entropy_points(result: dict) -> List[Tuple[float, float]]:
+    """Mean row entropy of the pairs and k-NN of every run of a table that has both."""
+    points = []
+    for run in (run for row in result['rows'] for run in row['runs']):
+        entropies = [run['logged'].get(f'head_entropy_{pair}') for pair in ('qk', 'vv')]
+        if None not in entropies and 'knn' in run['scores']:
+            points.append((sum(entropies) / 2, run['scores']['knn']))
+    return points
+
+
 def draw_entropy(results: Dict[str, dict], path: Union[str, Path]) -> None:
-    """Draw k-NN against the mean row entropy of Q-K's and V-V's head weights at the end, one dot a run of MIM-HD.
+    """Draw k-NN against the mean row entropy of Q-K's and V-V's head weights at the end, one dot a run.
+
+    Only of tables whose rows are about these weights: :data:`ABOUT_WEIGHTS`.
 
     Args:
         results (dict): As of :func:`draw_scores`.
@@ -51,19 +67,14 @@ def draw_entropy(results: Dict[str, dict], path: Union[str, Path]) -> None:
     """
     figure = Figure(figsize=(7, 4), layout='constrained')
     FigureCanvasAgg(figure)
-    axis, seen = figure.subplots(), set()
-    for result, marker in zip(results.values(), 'osv^D<>p'):
-        points = []
-        for run in (run for row in result['rows'] for run in row['runs'] if row['name'].split(',')[0] != 'TinyMIM'):
-            entropies = [run['logged'].get(f'head_entropy_{pair}') for pair in ('qk', 'vv')]
-            if None not in entropies and 'knn' in run['scores'] and run['id'] not in seen:
-                seen.add(run['id'])
-                points.append((sum(entropies) / 2, run['scores']['knn']))
+    axis = figure.subplots()
+    for name, marker in zip(ABOUT_WEIGHTS, 'os'):
+        points = entropy_points(results[name]) if name in results else []
         if points:
-            axis.plot(*zip(*points), marker, alpha=0.7, label=result['title'].split(':')[0])
+            axis.plot(*zip(*points), marker, alpha=0.7, label=results[name]['title'].split(':')[0])
     axis.set(xlabel='row entropy of the head weights / log M1: 0 one teacher head each, 1 the mean of all',
              ylabel='k-NN, percent')
     axis.grid(alpha=0.3)
-    if seen:
+    if axis.get_legend_handles_labels()[0]:
         axis.legend(fontsize=8)
     figure.savefig(path, dpi=100)

@@ -18,16 +18,17 @@ from mimhd_mm.engine.launch import add_common_arguments, build_runner, check_bat
 from mimhd_mm.errors import UserInputError
 
 NOTES = ('seconds are from before the first hook of the training to after the last one; each is a hook\'s own, without '
-         'those of hooks that it calls; calls are those at which it has something to do',
+         'those of hooks that it calls; calls are the moments for which it has a method',
          'hooks that draw: head weights, head routing, reconstructions, attention; that probe: k-NN')
 
 
 def parse_args(argv=None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Time of a training's hooks")
+    parser = argparse.ArgumentParser(description="Time of a training's hooks", conflict_handler='resolve')
     add_common_arguments(parser)
     parser.add_argument('--threads', type=int, help="of the CPU (default PyTorch's)")
     parser.add_argument('--out', help='JSON file for all figures')
-    parser.set_defaults(work_dir='work_dirs/hook_time')
+    parser.add_argument('--work-dir', default='work_dirs/hook_time',
+                        help='folder for logs and checkpoints (default %(default)s)')
     return parser.parse_args(argv)
 
 

@@ -113,7 +113,8 @@ def main(argv=None) -> None:
         results, notes = stepping.measure(options)
     facts = report.about(
         shlex.join(['python', 'tools/benchmarks/step_time.py', *(sys.argv[1:] if argv is None else argv)]),
-        options.device, size=args.students or args.size, dtype=args.dtype, batch_size=args.batch_size,
+        options.device, size=args.students or args.size, dtype=args.dtype,
+        **({} if args.sweep == 'batch' else dict(batch_size=args.batch_size)),
         repeats=f'{args.repeats} after {args.warmup}, variants in turn')
     names = args.variants if args.students is None else [one['variant'] for one in results]
     notes = [f'{name}: {caption(name)}' for name in names] + notes + [

@@ -1,7 +1,7 @@
 # A linear layer on a frozen ViT-B, for segmentation: four blocks' tokens side by side, a 1 x 1 convolution with a norm and
 # without activation (mmsegmentation's FCNHead has its norm there), and one more for the classes, which together are
-# linear. Four blocks because a student that was distilled by its last block's attention alone has not trained what
-# follows it: our choice; DINOv2 takes the last four. The norm is BN; `sync_bn` of the schedule makes it SyncBN.
+# linear at evaluation. Four blocks because a student that was distilled by its last block's attention alone has not
+# trained what follows it: our choice. The norm is BN; `sync_bn` of the schedule makes it SyncBN.
 _base_ = './upernet_vit-base.py'
 model = dict(
     backbone=dict(frozen_stages=12, out_indices=[2, 5, 8, 11], drop_path_rate=0.),

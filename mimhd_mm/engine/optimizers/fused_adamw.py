@@ -6,10 +6,11 @@ from ...registry import OPTIMIZERS
 
 @OPTIMIZERS.register_module()
 class FusedAdamW(torch.optim.AdamW):
-    """torch's AdamW with ``fused=True`` where torch supports that: GPUs, and CPUs since torch 2.4; elsewhere plain AdamW.
+    """torch's AdamW with ``fused=True`` where torch supports it: GPUs, and CPUs since torch 2.4; elsewhere plain AdamW.
 
-    A config says ``optim_wrapper.optimizer.type='mimhd_mm.FusedAdamW'``. Steps agree with AdamW's to rounding. A run that
-    is resumed keeps what its checkpoint was made with, fused or not, so that it goes on to the same bits.
+    A config says ``optim_wrapper.optimizer.type='mimhd_mm.FusedAdamW'``. Steps agree with AdamW's to rounding. A run
+    that is resumed keeps what its checkpoint was made with, fused or not, so that it goes on to the same bits; fused
+    becomes plain where the kernel is missing.
 
     Args:
         params (Iterable): Parameters, or groups of them; their ``params`` are lists.
@@ -19,8 +20,16 @@ class FusedAdamW(torch.optim.AdamW):
     def __init__(self, params, **kwargs) -> None:
         params = list(params)
         tensors = [tensor for one in params for tensor in (one['params'] if isinstance(one, dict) else [one])]
-        fused = all(has_fused_adamw(device) for device in {tensor.device.type for tensor in tensors})
-        super().__init__(params, fused=fused or None, **kwargs)
+        self.has_kernel = all(has_fused_adamw(device) for device in {tensor.device.type for tensor in tensors})
+        super().__init__(params, fused=self.has_kernel or None, **kwargs)
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """As the parent; what torch's loss scaler is told of this optimiser follows the state that was loaded."""
+        super().load_state_dict(state_dict)
+        for group in self.param_groups:
+            if group['fused'] and not self.has_kernel:
+                group['fused'] = None
+        self._step_supports_amp_scaling = all(group['fused'] for group in self.param_groups)
 
 
 def has_fused_adamw(device: str) -> bool:
