@@ -242,7 +242,7 @@ def test_unknown_task(student, capsys):
 def test_shipped_settings_are_for_the_widths_they_name():
     for settings in shipped_settings().values():
         for width, configs in settings.configs.items():
-            assert set(configs) == {'linear', 'finetune', 'segmentation'}
+            assert set(configs) == {'linear', 'finetune', 'linear_segmentation', 'segmentation'}
             for path in configs.values():
                 cfg = Config.fromfile(path)
                 assert MODELS.build(dict(cfg.model.backbone, init_cfg=None)).embed_dims == width

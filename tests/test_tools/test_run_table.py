@@ -146,7 +146,7 @@ def test_rows_killed_resumed_and_complete(arguments, tmp_path, capfd):
     assert text in printed and 'PAPER' not in text and '84.8' not in text and '39.6' not in text
     score = rows[0]['metrics']['knn']['mean']
     line, = [line for line in text.splitlines() if line.startswith('| no reconstruction |')]
-    assert f'| model.rec_weight=0 | {score:.2f} (n=1) | not run | not run | not run |' in line
+    assert f'| model.rec_weight=0 | {score:.2f} (n=1) |' + ' not run |' * 4 in line
     assert '| large only |  |  | no miniature' in text and '| imported | dino |  | not run' in text
     assert 'vit_to_mmpretrain.py' in text
     for key in ('command', 'seeds', 'settings', 'device', 'versions', 'commit', 'hours'):
@@ -187,7 +187,7 @@ def test_a_row_that_fails(arguments, tmp_path, capfd):
     text = (tmp_path / 'work' / 'broken-mini.md').read_text()
     assert f'| imported | moco |  | {score:.2f} (n=1) * |' in text and 'pre-training shortened to 0.5 of its length' in text
     line, = [line for line in text.splitlines() if line.startswith('| rate below zero |')]
-    assert line.endswith('| failed | not run | not run | not run |')
+    assert line.endswith('| failed |' + ' not run |' * 4)
     assert '- row 5, seed 0, failed: tools/train.py ended with status 1' in text
     assert 'error: row 5, seed 0: ' in capfd.readouterr().err
 
