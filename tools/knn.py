@@ -26,7 +26,8 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument('--temperature', type=float, default=0.07, help='of the votes (default 0.07)')
     parser.add_argument('--feature', choices=FEATURES, default='avg',
                         help='mean of the patch tokens (default) or the [class] token, of the last block')
-    parser.add_argument('--blocks', action='store_true', help='also score the tokens of every block; only the last is after the norm')
+    parser.add_argument('--blocks', action='store_true',
+                        help='also score the tokens of every block; only the last is after the norm')
     parser.add_argument('--untrained', action='store_true', help='also score the student before its first step')
     parser.add_argument('--batch-size', type=int, default=128, help='images a forward pass (default 128)')
     parser.add_argument('--num-workers', type=int, default=2, help='loader processes (default 2)')
@@ -59,8 +60,8 @@ def main(argv=None) -> None:
     if teacher is not None:
         networks['its teacher'] = build_teacher(**teacher)
     scores = {name: probe.score_backbone(network.to(device), preprocess) for name, network in networks.items()}
-    by_block = {name: [probe.score_backbone(network, preprocess, block) for block in range(1, len(network.layers) + 1)]
-                for name, network in networks.items()} if args.blocks else {}
+    by_block = {name: [*(probe.score_backbone(network, preprocess, block) for block in range(1, len(network.layers))),
+                       scores[name]] for name, network in networks.items()} if args.blocks else {}
     scores['raw pixels (32 x 32)'] = probe.score(pixel_features, preprocess)
 
     print(f'k-NN top-1 in percent (k={args.k}, T={args.temperature:g}, feature={args.feature}), '
