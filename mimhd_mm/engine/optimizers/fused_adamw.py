@@ -8,9 +8,9 @@ from ...registry import OPTIMIZERS
 class FusedAdamW(torch.optim.AdamW):
     """torch's AdamW with ``fused=True`` where torch supports it: GPUs, and CPUs since torch 2.4; elsewhere plain AdamW.
 
-    A config says ``optim_wrapper.optimizer.type='mimhd_mm.FusedAdamW'``. Steps agree with AdamW's to rounding. A run
-    that is resumed keeps what its checkpoint was made with, fused or not, so that it goes on to the same bits; fused
-    becomes plain where the kernel is missing.
+    The pre-training schedules' optimiser (our choice; docs/performance.md), ``optim_wrapper.optimizer.type='AdamW'`` is
+    torch's own. Steps agree with AdamW's to rounding. A run that is resumed keeps what its checkpoint was made with,
+    fused or not, so that it goes on to the same bits; fused becomes plain where the kernel is missing.
 
     Args:
         params (Iterable): Parameters, or groups of them; their ``params`` are lists.
