@@ -53,7 +53,7 @@ def run_evidence(names: Sequence[str], command: str, folder: Path, **where) -> D
     """
     tables, protocol, failures = read_tables(protocol_file()), read_protocol(), {}
     for name in check_names(names, protocol):
-        heads = where['heads'] if any(selects(row.sources) for row in tables[name].rows) else None
+        heads = where['heads'] if any('SelectHeadMatcher' in str(row.sources) for row in tables[name].rows) else None
         settings = protocol[name]
         options = TableOptions(mini=True, seeds=settings['seeds'], tasks=settings['tasks'], shorten_tasks=TASK_LENGTH,
                                **{**where, 'heads': heads})
@@ -77,11 +77,6 @@ def check_names(names: Sequence[str], protocol: Dict[str, dict]) -> List[str]:
     if unknown:
         raise UserInputError(f'The page has the tables {", ".join(protocol)}, not {unknown[0]!r}.')
     return list(names or protocol)
-
-
-def selects(sources: dict) -> bool:
-    """Whether a row chooses teacher heads by number."""
-    return 'SelectHeadMatcher' in str(sources)
 
 
 def keep(table: Table, options: TableOptions, folder: Path) -> None:
