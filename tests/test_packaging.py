@@ -201,7 +201,7 @@ def test_scripts_pass_arguments_on_unchanged(tmp_path, name, arguments, passed_o
 def original_stack(tmp_path):
     """``tools/setup_openmmlab.sh`` in a repository of its own, for an environment whose python only notes its calls."""
     root, environment = tmp_path / 'a repository', tmp_path / 'an environment'
-    for name in ('tools/setup_openmmlab.sh', 'setup.py', 'mimhd_mm/version.py'):
+    for name in ('tools/setup_openmmlab.sh', 'tools/setup_common.sh', 'setup.py', 'mimhd_mm/version.py'):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, root / name)
     shutil.copytree(ROOT / 'requirements', root / 'requirements')
