@@ -1,5 +1,5 @@
-# AdamW as in MAE (betas, weight decay, none on norms, biases and tokens), as one kernel; lr and warm-up for some thousand
-# steps of 64 images: our choice. A child sets `train_cfg.max_epochs` and the scheduler's `T_max` and `end`.
+# AdamW as in MAE (betas, weight decay, none on norms, biases and tokens), as one kernel; lr and warm-up for some
+# thousand steps of 64 images: our choice. A child sets `train_cfg.max_epochs` and the scheduler's `T_max` and `end`.
 optim_wrapper = dict(
     type='GuardedOptimWrapper',
     optimizer=dict(type='mimhd_mm.FusedAdamW', lr=1e-3, betas=(0.9, 0.95), weight_decay=0.05),
