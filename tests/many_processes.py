@@ -17,7 +17,7 @@ from mmengine.model import is_model_wrapper
 
 from mimhd_mm.engine.launch import build_runner
 from mimhd_mm.models import MIMHD
-from mimhd_mm.models.views import draw_views
+from mimhd_mm.models.views import Views, draw_views
 from mimhd_mm.registry import HOOKS, MODELS
 
 from .conftest import mimhd_cfg
@@ -43,11 +43,11 @@ class MaskByImage(MIMHD):
         self.numbers = [zlib.crc32('/'.join(sample.img_path.split('/')[-2:]).encode()) for sample in data_samples]
         return super().loss(inputs, data_samples, **kwargs)
 
-    def draw_masks(self, tokens, generator=None):
+    def draw_masks(self, tokens, images, seen=None, generator=None):
         self.masks = torch.cat([
             draw_views(1, tokens.shape[1] - 1, self.neck.mask_ratio, self.neck.num_views,
                        generator=torch.Generator().manual_seed(number)) for number in self.numbers], dim=1)  # (V, B, N)
-        return self.masks
+        return Views(self.masks, self.masks)
 
 
 @HOOKS.register_module()

@@ -13,8 +13,8 @@ import torch
 
 from mimhd_mm.models import RelationDistillHead, RelationDistillLoss
 from mimhd_mm.models.matchers import attention_head_matcher
-from mimhd_mm.models.relation import log_relation, relation_logits
-from mimhd_mm.models.views import draw_views, hidden_patches, hide, merge
+from mimhd_mm.models.relation import log_relation, log_softmax_of, logits_of
+from mimhd_mm.models.views import asked_patches, draw_views, hide, merge
 
 from .test_models import test_matchers as matchers
 from .test_models import test_mimhd as mimhd
@@ -72,7 +72,7 @@ MUTATIONS = {
         [(loss.test_zero_at_identity_and_positive_elsewhere, ('KL',)),
          (loss.test_equals_a_double_loop_with_its_gradient, ('KL',))]),
     'axis of the softmax of a relation': Mutation(
-        log_relation, 'dim=-1', 'dim=-2',
+        log_softmax_of, 'dim=-1', 'dim=-2',
         [(relation.test_rows_sum_to_one, ('qk',)), (relation.test_equals_the_formula_written_out, ())]),
     'transposed W': Mutation(
         RelationDistillHead.loss, '(weight * distance)', '(weight.mT.reshape(distance.shape) * distance)',
@@ -81,7 +81,7 @@ MUTATIONS = {
         merge, 'predictions[0], predictions[1])', 'predictions[1], predictions[0])',
         [(views.test_merge_takes_each_patch_from_the_view_that_did_not_see_it, ())]),
     'swapped views in training': Mutation(
-        hidden_patches, 'descending=True', 'descending=False',
+        asked_patches, 'descending=True', 'descending=False',
         [(views.test_hidden_patches_are_those_of_the_masks_and_go_back_to_their_places, (16, 0.5, (8, 8))),
          (mimhd.test_reconstruction_loss_is_the_error_of_blind_predictions, ('build_mimhd',))]),
     'direction of KL': Mutation(
@@ -89,9 +89,9 @@ MUTATIONS = {
         [(head.test_one_to_one_with_equal_head_counts_is_tinymim, ()), (eq_7_in_loops, ())]),
     # and some more
     'scale of the products': Mutation(
-        relation_logits, '** -0.5', '** 0.5', [(relation.test_equals_the_formula_written_out, ())]),
+        logits_of, '** -0.5', '** 0.5', [(relation.test_equals_the_formula_written_out, ())]),
     'queries and keys exchanged': Mutation(
-        relation_logits, 'first @ second.to(kind).transpose(-2, -1)', '(first @ second.to(kind).transpose(-2, -1)).mT',
+        logits_of, 'first @ second.to(kind).transpose(-2, -1)', '(first @ second.to(kind).transpose(-2, -1)).mT',
         [(relation.test_rows_are_queries_and_columns_are_keys, ()),
          (relation.test_equals_the_formula_written_out, ())]),
     'axis of W': Mutation(

@@ -17,7 +17,7 @@ from ..models.backbones.relation_vit import project_qkv
 from ..models.heads import RelationDistillHead
 from ..models.relation import PAIRS, QKV
 from ..models.selfsup import MIMHD, TinyMIM
-from ..models.selfsup.tinymim import Images, student_and_teacher_views
+from ..models.selfsup.relation_distiller import Images, student_and_teacher_views
 from ..models.target_generators import MAETeacher
 from ..models.views import draw_views
 
@@ -61,9 +61,10 @@ def run_block(layer: nn.Module, x: Tensor) -> Tuple[Tensor, QKV]:
 class UnfusedViT(RelationViT):
     """A ``RelationViT`` that runs its blocks by :func:`run_block`; arguments are the parent's."""
 
-    def forward_relation(self, images: Tensor, *, need_tokens: bool = True) -> Tuple[Optional[Tensor], QKV]:
+    def forward_relation(self, images: Tensor, *, need_tokens: bool = True,
+                         seen: Optional[Tensor] = None) -> Tuple[Optional[Tensor], QKV]:
         """As the parent's."""
-        x = self.embed(images)  # (B, 1 + N, D)
+        x = self.embed(images, seen)  # (B, 1 + N, D)
         for number, layer in enumerate(self.layers, start=1):
             if number == self.relation_block and (self.stop_at_relation or not need_tokens):
                 return None, project_qkv(layer.attn, layer.ln1(x))  # each (B, M, 1 + N, d)

@@ -2,7 +2,7 @@
 
 Nothing here waits for the device: every size follows from Python numbers, never from what a tensor holds.
 """
-from typing import Tuple
+from typing import NamedTuple, Optional, Tuple
 
 import torch
 from einops import rearrange
@@ -11,20 +11,75 @@ from torch import Tensor
 from ..errors import UserInputError
 
 
+class Views(NamedTuple):
+    """Which patches each view hides from the decoder, and which of them it is asked for.
+
+    Attributes:
+        hidden (Tensor): (V, B, N) bool, True = a mask token stands in its place.
+        asked (Tensor): (V, B, N) bool, True = predicted from this view. The view hides it, and no other view is asked
+            for it.
+    """
+    hidden: Tensor
+    asked: Tensor
+
+
 def check_views(num_views: int, mask_ratio: float) -> None:
     """Check the two settings that :func:`draw_views` takes.
 
     Raises:
-        UserInputError: If ``num_views`` is not 1 or 2, or ``mask_ratio`` is not inside (0, 1).
+        UserInputError: If ``num_views`` is not 1 or 2, or ``mask_ratio`` is not inside (0, 1); one view may hide nothing
+            (0) of the patches that the student saw, where it does not see all.
     """
     if num_views not in (1, 2):
         raise UserInputError(f'num_views is 1 or 2, not {num_views!r}: two views are complements of each other.')
+    if num_views == 1 and mask_ratio == 0:
+        return
     if not 0 < mask_ratio < 1:
         raise UserInputError(f'mask_ratio is a share of the patches between 0 and 1, exclusive, not {mask_ratio!r}.')
 
 
+def check_fraction(token_fraction: float) -> None:
+    """Check the share that :func:`draw_seen` takes.
+
+    Raises:
+        UserInputError: If it is not inside (0, 1].
+    """
+    if not 0 < token_fraction <= 1:
+        raise UserInputError(f'token_fraction is the share of the patches that the student sees, above 0 and up to 1 '
+                             f'(all), not {token_fraction!r}.')
+
+
+def count_seen(num_tokens: int, fraction: float) -> int:
+    """Patches that are seen of ``num_tokens``: the share ``fraction``, at least two, so that relations relate."""
+    return min(max(round(fraction * num_tokens), 2), num_tokens)
+
+
+def draw_seen(batch: int, num_tokens: int, fraction: float, *, device=None) -> Optional[Tensor]:
+    """Choose the patches of each image that a network sees, anew for each image, each patch with the same chance.
+
+    One number is drawn from torch's generator on the CPU, whatever the device and the size of the batch; it seeds the
+    rest. So the generator moves on by the same amount in every run.
+
+    Args:
+        batch (int): B, images.
+        num_tokens (int): N, patches.
+        fraction (float): Share to see, inside (0, 1]; 1 draws nothing.
+        device: Where the result shall live.
+
+    Returns:
+        Tensor or None: (B, n) numbers of patches, ascending; None for all of them.
+    """
+    if fraction == 1:
+        return None
+    seed = int(torch.randint(2**63 - 1, ()))
+    noise = torch.rand(batch, num_tokens, device=device, generator=torch.Generator(device or 'cpu').manual_seed(seed))
+    return noise.argsort(dim=1)[:, :count_seen(num_tokens, fraction)].sort(dim=1).values  # (B, n)
+
+
 def count_hidden(num_tokens: int, mask_ratio: float) -> int:
-    """Patches that view 1 hides of ``num_tokens``: the share ``mask_ratio``, at least one, at most all but one."""
+    """Patches that view 1 hides of ``num_tokens``: the share ``mask_ratio``, at least one unless it is 0, not all."""
+    if mask_ratio == 0:
+        return 0
     return min(max(round(mask_ratio * num_tokens), 1), num_tokens - 1)
 
 
@@ -66,20 +121,47 @@ def draw_images(batch: int, fraction: float, *, device=None, generator: torch.Ge
     return torch.rand(batch, device=device, generator=generator).argsort()[:max(round(fraction * batch), 1)]  # (b,)
 
 
-def hidden_patches(masks: Tensor, mask_ratio: float) -> Tuple[Tensor, ...]:
-    """Which patches each view hides, as numbers: with two views every patch of an image is in exactly one.
+def spread_views(masks: Tensor, seen: Tensor, num_tokens: int) -> Views:
+    """Views of the seen patches as views of the whole image: what the student did not see, every view hides.
+
+    With two views every patch is asked for once: a seen one in the view that hides it, and the others half in one view
+    and half in the other, drawn anew.
 
     Args:
-        masks (Tensor): (V, B, N) bool, True = hidden, as :func:`draw_views` gives them for this ``mask_ratio``.
-        mask_ratio (float): Share of the patches that view 1 hides.
+        masks (Tensor): (V, B, n) bool, of the seen patches, as :func:`draw_views` gives them.
+        seen (Tensor): (B, n), their numbers.
+        num_tokens (int): N, patches of the image.
 
     Returns:
-        tuple[Tensor]: V times (B, n_v), n_v patches hidden by view v, in ascending order.
+        Views: Each (V, B, N).
     """
-    num_tokens = masks.shape[-1]
-    num_hidden = count_hidden(num_tokens, mask_ratio)
-    order = masks[0].int().argsort(dim=1, descending=True, stable=True)  # (B, N), those that view 1 hides first
-    return order.split([num_hidden, num_tokens - num_hidden], dim=1)[:len(masks)]
+    hidden = masks.new_ones(*masks.shape[:2], num_tokens)  # (V, B, N)
+    hidden = hidden.scatter(2, seen.expand_as(masks), masks)  # (V, B, N)
+    if len(masks) == 1:
+        return Views(hidden, hidden)
+    noise = torch.rand(len(seen), num_tokens, device=seen.device).scatter(1, seen, 2.)  # (B, N), seen ones last
+    half = noise.argsort(dim=1).argsort(dim=1) < (num_tokens - seen.shape[1]) // 2  # (B, N), half of the unseen
+    asked = torch.scatter(half, 1, seen, masks[0])  # (B, N)
+    return Views(hidden, torch.stack([asked, ~asked]))
+
+
+def count_asked(num_tokens: int, num_seen: int, mask_ratio: float, num_views: int) -> int:
+    """Patches that view 1 is asked for: what it hides of the seen ones, and the unseen or, of two views, half of these."""
+    return count_hidden(num_seen, mask_ratio) + (num_tokens - num_seen) // num_views
+
+
+def asked_patches(asked: Tensor, count: int) -> Tuple[Tensor, ...]:
+    """Which patches each view is asked for, as numbers: with two views every patch of an image is in exactly one.
+
+    Args:
+        asked (Tensor): (V, B, N) bool; of two views the second is the complement of the first.
+        count (int): True places of an image in the first view, see :func:`count_asked`.
+
+    Returns:
+        tuple[Tensor]: V times (B, n_v), n_v patches of view v, in ascending order.
+    """
+    order = asked[0].int().argsort(dim=1, descending=True, stable=True)  # (B, N), those that view 1 is asked for first
+    return order.split([count, asked.shape[-1] - count], dim=1)[:len(asked)]
 
 
 def take(tokens: Tensor, numbers: Tensor) -> Tensor:

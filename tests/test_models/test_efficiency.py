@@ -138,7 +138,7 @@ class PlainDecoder(torch.nn.Module):
         super().__init__()
         self.mask_ratio, self.num_views, self.neck = neck.mask_ratio, neck.num_views, neck
 
-    def predict_hidden(self, tokens, masks, grid):
+    def predict_hidden(self, tokens, masks, grid, *, seen, asked):
         return merge(plain_predictions(self.neck, tokens, masks), masks)
 
 

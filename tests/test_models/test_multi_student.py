@@ -291,8 +291,8 @@ def test_losses_have_the_students_names_and_are_those_alone(multi, teacher_file)
 
 def test_two_views_go_to_students_and_teacher(multi):
     seen, teachers = torch.randn(2, 2, 3, 32, 32)
-    images, target = multi.teach([seen, teachers])
-    assert images is seen
+    images, target, chosen = multi.teach([seen, teachers])
+    assert images is seen and chosen is None
     assert all(torch.equal(*pair) for pair in zip(target, multi.target_generator(teachers)))
 
 

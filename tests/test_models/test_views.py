@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from mimhd_mm.errors import UserInputError
-from mimhd_mm.models.views import (check_views, draw_images, draw_views, hidden_patches, hide, merge, put_back,
+from mimhd_mm.models.views import (asked_patches, check_views, count_hidden, draw_images, draw_views, hide, merge, put_back,
                                    take)
 
 
@@ -54,7 +54,7 @@ def test_hide_takes_a_substitute_for_each_place():
 @pytest.mark.parametrize('num_tokens, ratio, sizes', [(16, 0.5, (8, 8)), (15, 0.5, (8, 7)), (16, 0.25, (4, 12))])
 def test_hidden_patches_are_those_of_the_masks_and_go_back_to_their_places(num_tokens, ratio, sizes):
     masks, patches = draw_views(3, num_tokens, ratio), torch.randn(3, num_tokens, 2)
-    hidden = hidden_patches(masks, ratio)
+    hidden = asked_patches(masks, count_hidden(num_tokens, ratio))
     assert tuple(numbers.shape[1] for numbers in hidden) == sizes
     for mask, numbers in zip(masks, hidden):
         for b in range(3):
@@ -63,7 +63,7 @@ def test_hidden_patches_are_those_of_the_masks_and_go_back_to_their_places(num_t
         assert torch.equal(alone, patches * mask.unsqueeze(-1))
     numbers = torch.cat(hidden, 1)
     assert torch.equal(put_back(take(patches, numbers), numbers, num_tokens), patches)
-    assert len(hidden_patches(masks[:1], ratio)) == 1
+    assert len(asked_patches(masks[:1], count_hidden(num_tokens, ratio))) == 1
 
 
 def test_every_image_is_drawn_as_often_and_none_twice():

@@ -6,7 +6,7 @@ from mmengine.hooks import Hook
 from torch import nn
 
 from ...errors import UserInputError
-from ...models.selfsup import MultiStudent, TinyMIM, students_of
+from ...models.selfsup import MultiStudent, RelationDistiller, students_of
 from ...registry import HOOKS
 from .unwrapped import unwrapped
 
@@ -25,7 +25,7 @@ def compile_networks(model: nn.Module, backend: str = 'inductor', mode: Optional
     Raises:
         UserInputError: If the model is another.
     """
-    if not isinstance(model, (TinyMIM, MultiStudent)):
+    if not isinstance(model, (RelationDistiller, MultiStudent)):
         raise UserInputError(f'CompileHook compiles a MIMHD, a TinyMIM or a MultiStudent, not a {type(model).__name__}; '
                              f'leave it out, or set compile=True, which is mmengine\'s own.')
     parts = [(model.target_generator.encoder, 'forward_relation')]

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from ...errors import UserInputError
 from ...registry import MODELS
 from ..mae_files import sincos_positions
-from ..relation import QKV
+from ..relation import QKV, with_cls
+from ..views import take
 
 
 def project_qkv(attention: nn.Module, x: Tensor) -> QKV:
@@ -152,20 +153,28 @@ class RelationViT(VisionTransformer):
         nn.init.xavier_uniform_(self.patch_embed.projection.weight.flatten(1))
         nn.init.normal_(self.cls_token, std=.02)
 
-    def embed(self, images: Tensor) -> Tensor:
-        """Patches, [class] token and positions: images (B, 3, H, W) to tokens (B, 1 + N, D)."""
+    def embed(self, images: Tensor, seen: Optional[Tensor] = None) -> Tensor:
+        """Patches, [class] token and positions: images (B, 3, H, W) to tokens (B, 1 + N, D).
+
+        With ``seen``, (B, n), tokens are those of [class] and the patches with these numbers: (B, 1 + n, D).
+        """
         x, resolution = self.patch_embed(images)  # (B, N, D)
         x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)  # (B, 1 + N, D)
         x = x + resize_pos_embed(self.pos_embed, self.patch_resolution, resolution, mode=self.interpolate_mode,
                                  num_extra_tokens=self.num_extra_tokens)
+        if seen is not None:
+            x = take(x, with_cls(seen))  # (B, 1 + n, D)
         return self.pre_norm(self.drop_after_pos(x))
 
-    def forward_relation(self, images: Tensor, *, need_tokens: bool = True) -> Tuple[Optional[Tensor], QKV]:
+    def forward_relation(self, images: Tensor, *, need_tokens: bool = True,
+                         seen: Optional[Tensor] = None) -> Tuple[Optional[Tensor], QKV]:
         """Tokens of the last block and q, k, v of the tapped one.
 
         Args:
             images (Tensor): (B, 3, H, W), normalised.
             need_tokens (bool): False stops at the tapped block's q, k, v. Defaults to True.
+            seen (Tensor, optional): (B, n), numbers of the patches that the network sees; it then runs on n tokens and
+                [class], each patch with its own position, and N below is n. None shows it all. Defaults to None.
 
         Returns:
             tuple:
@@ -173,7 +182,7 @@ class RelationViT(VisionTransformer):
             - Tensor or None: (B, 1 + N, D) after the final norm; None if it was not needed or ``stop_at_relation``.
             - QKV: each (B, M, 1 + N, d), [class] token first.
         """
-        x = self.embed(images)  # (B, 1 + N, D)
+        x = self.embed(images, seen)  # (B, 1 + N, D)
         for number, layer in enumerate(self.layers, start=1):
             if number != self.relation_block:
                 x = layer(x)  # (B, 1 + N, D)

@@ -12,8 +12,8 @@ from ...registry import MODELS
 from ..backbones.relation_vit import finish_block, split_heads
 from ..checkpointing import keep_out_of_checkpoints
 from ..mae_files import Tensors, load_verified, resize_positions, sincos_positions
-from ..relation import QKV
-from ..views import check_views, hidden_patches, hide, put_back, take
+from ..relation import QKV, with_cls
+from ..views import asked_patches, check_views, count_asked, hide, put_back, take
 
 
 @MODELS.register_module()
@@ -93,23 +93,26 @@ class DualViewMAEDecoder(MAEPretrainDecoder):
         own.mask_token, own.decoder_pos_embed = self.mask_token, self.decoder_pos_embed
         load_verified(own, tensors, path)
 
-    def forward(self, tokens: Tensor, masks: Tensor, grid: Optional[Tuple[int, int]] = None) -> Tensor:
+    def forward(self, tokens: Tensor, masks: Tensor, grid: Optional[Tuple[int, int]] = None, *,
+                seen: Optional[Tensor] = None) -> Tensor:
         """Predict the pixels of every patch in every view.
 
         Args:
             tokens (Tensor): The student's, (B, 1 + N, D), [class] first.
             masks (Tensor): (V, B, N) bool, True = hidden in that view.
             grid (tuple, optional): Rows and columns of patches, where they are not those configured.
+            seen (Tensor, optional): As in :meth:`predict_hidden`; each view hides all other patches.
 
         Returns:
             Tensor: (V, B, N, p * p * 3), in the units the decoder was trained for.
         """
-        x = self._up_to_last_block(tokens, masks, grid)  # (V B, 1 + N, C), eq. 8
+        x = self._up_to_last_block(tokens, masks, grid, seen)  # (V B, 1 + N, C), eq. 8
         x = self.decoder_blocks[-1](x)  # (V B, 1 + N, C)
         x = self.decoder_pred(self.decoder_norm(x)[:, 1:])  # (V B, N, p p 3), eq. 9
         return rearrange(x, '(v b) n p -> v b n p', v=len(masks))
 
-    def predict_hidden(self, tokens: Tensor, masks: Tensor, grid: Optional[Tuple[int, int]] = None) -> Tensor:
+    def predict_hidden(self, tokens: Tensor, masks: Tensor, grid: Optional[Tuple[int, int]] = None, *,
+                       seen: Optional[Tensor] = None, asked: Optional[Tensor] = None) -> Tensor:
         """Predict the pixels of every patch in the view that hides it, all that eq. 10 asks for.
 
         The same as merging what :meth:`forward` gives, but the last block's queries and all after them are computed
@@ -119,15 +122,21 @@ class DualViewMAEDecoder(MAEPretrainDecoder):
             tokens (Tensor): The student's, (B, 1 + N, D), [class] first.
             masks (Tensor): (V, B, N) bool, True = hidden, drawn with this decoder's ``mask_ratio``.
             grid (tuple, optional): Rows and columns of patches, where they are not those configured.
+            seen (Tensor, optional): (B, n), numbers of the patches that ``tokens``, then (B, 1 + n, D), are of. None is
+                all of them.
+            asked (Tensor, optional): (V, B, N) bool, which view predicts which patch, of
+                :func:`~mimhd_mm.models.views.spread_views`. None is ``masks``.
 
         Returns:
-            Tensor: (B, N, p * p * 3); zero for patches that no view hides, as there are with one view.
+            Tensor: (B, N, p * p * 3); zero for patches that no view is asked for, as there are with one view.
         """
-        x = self._up_to_last_block(tokens, masks, grid)  # (V B, 1 + N, C), eq. 8
-        hidden = hidden_patches(masks, self.mask_ratio)  # V times (B, n_v)
-        blind = [self._last_block(view, 1 + numbers) for view, numbers in zip(x.chunk(len(masks)), hidden)]
+        x = self._up_to_last_block(tokens, masks, grid, seen)  # (V B, 1 + N, C), eq. 8
+        num_tokens, num_views = masks.shape[-1], len(masks)
+        count = count_asked(num_tokens, tokens.shape[1] - 1, self.mask_ratio, num_views)
+        numbers = asked_patches(masks if asked is None else asked, count)  # V times (B, n_v)
+        blind = [self._last_block(view, 1 + of_view) for view, of_view in zip(x.chunk(num_views), numbers)]
         x = self.decoder_pred(self.decoder_norm(torch.cat(blind, 1)))  # (B, n, p p 3), eq. 9
-        return put_back(x, torch.cat(hidden, 1), masks.shape[-1])  # (B, N, p p 3)
+        return put_back(x, torch.cat(numbers, 1), num_tokens)  # (B, N, p p 3)
 
     def _embed(self, tokens: Tensor) -> Tensor:
         """The student's tokens (B, 1 + N, D) in the decoder's width (B, 1 + N, C).
@@ -143,10 +152,14 @@ class DualViewMAEDecoder(MAEPretrainDecoder):
             bias = second.weight @ first.bias + second.bias  # (C,)
         return F.linear(tokens, weight, bias)
 
-    def _up_to_last_block(self, tokens: Tensor, masks: Tensor, grid: Optional[Tuple[int, int]]) -> Tensor:
+    def _up_to_last_block(self, tokens: Tensor, masks: Tensor, grid: Optional[Tuple[int, int]],
+                          seen: Optional[Tensor] = None) -> Tensor:
         """Hide what each view hides and run all blocks but the last: (V B, 1 + N, C), view by view."""
         positions = resize_positions(self.decoder_pos_embed, grid or self.patch_grid, self.patch_grid)
-        shown = self._embed(tokens) + positions  # (B, 1 + N, C)
+        shown = self._embed(tokens)  # (B, 1 + N, C), or (B, 1 + n, C)
+        if seen is not None:
+            shown = put_back(shown, with_cls(seen), 1 + masks.shape[-1])  # (B, 1 + N, C), zero at what is hidden
+        shown = shown + positions  # (B, 1 + N, C)
         hidden = self.mask_token + positions  # (1, 1 + N, C), at each place
         x = hide(shown, hidden, masks)  # (V B, 1 + N, C), eq. 8
         for number, block in enumerate(list(self.decoder_blocks)[:-1]):

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ...errors import UserInputError
 from ...registry import MODELS
-from .tinymim import build_networks
+from .relation_distiller import build_networks
 
 
 @MODELS.register_module()

@@ -9,8 +9,8 @@ from ...registry import MODELS
 from ..heads import MAEPixelHead
 from ..mae_files import MAEFile
 from ..relation import QKV
-from ..views import draw_images, draw_views, merge
-from .tinymim import TinyMIM, build_networks
+from ..views import Views, draw_images, draw_views, merge, spread_views
+from .relation_distiller import RelationDistiller, build_networks
 
 
 class Reconstruction(NamedTuple):
@@ -27,7 +27,7 @@ class Reconstruction(NamedTuple):
 
 
 @MODELS.register_module()
-class MIMHD(TinyMIM):
+class MIMHD(RelationDistiller):
     """MIM-HD: head-level relation distillation and dual-view reconstruction.
 
     Sizes that follow from others are filled in here and need not be repeated in a config: the head counts of
@@ -46,7 +46,9 @@ class MIMHD(TinyMIM):
             Defaults to 1.0 (our choice).
         rec_fraction (float): Share of a batch's images that are reconstructed, at least one, drawn anew at every step;
             L_REC is their mean, whose expectation is the mean over all. Defaults to 1.0 (paper).
-        **kwargs: Arguments of ``BaseSelfSupervisor``: ``data_preprocessor``, ``init_cfg``.
+        **kwargs: Arguments of ``RelationDistiller`` and ``BaseSelfSupervisor``: ``token_fraction``, ``relation_block``,
+            ``data_preprocessor``, ``init_cfg``. Of a part of the tokens the two views split what the student saw; each
+            view hides all that it did not see, and is asked for half of it.
 
     Raises:
         UserInputError: If student and teacher see different grids of patches, a setting contradicts another, or
@@ -69,13 +71,16 @@ class MIMHD(TinyMIM):
         if neck is not None:
             patch_size = student.patch_embed.projection.kernel_size[0]
             neck = dict(dict(student_dims=student.embed_dims, patch_grid=student.patch_resolution,
-                             patch_size=patch_size, embed_dim=teacher.encoder.embed_dims), **neck)
+                             patch_size=patch_size, embed_dim=teacher.embed_dims), **neck)
             rec_head = dict(dict(patch_size=patch_size), **rec_head)
         super().__init__(backbone=student, target_generator=teacher, head=head, neck=neck, **kwargs)
         self.rec_head: Optional[MAEPixelHead] = rec_head and MODELS.build(rec_head)
         if self.with_neck and not isinstance(self.rec_head, MAEPixelHead):
             raise UserInputError(f"rec_head is a MAEPixelHead, which takes images of any shape, not a "
                                  f"{type(self.rec_head).__name__}; set model.rec_head.type='MAEPixelHead'.")
+        if self.with_neck and self.neck.mask_ratio == 0 and self.token_fraction == 1:
+            raise UserInputError('neck.mask_ratio=0 hides nothing of what the student saw, and it sees all patches; set '
+                                 'neck.mask_ratio=0.5, or model.token_fraction below 1.')
         self.rec_weight = rec_weight
         self.rec_fraction = rec_fraction
 
@@ -90,37 +95,44 @@ class MIMHD(TinyMIM):
         if self.with_neck:
             self.neck.load_decoder(file.decoder, file.path)
 
-    def distil(self, images: Tensor, teacher: QKV) -> Dict[str, Tensor]:
+    def distil(self, images: Tensor, teacher: QKV, seen: Optional[Tensor] = None) -> Dict[str, Tensor]:
         """Eq. 11: ``L = L_R^QK + L_R^VV + alpha * L_REC``.
 
         Args:
-            images (Tensor): (B, 3, H, W), what the student sees, and what is reconstructed.
-            teacher (QKV): Of the teacher's tapped block, each (B, M1, 1 + N, d1), without gradient.
+            images (Tensor): (B, 3, H, W), what is reconstructed, and of which the student sees the patches ``seen``.
+            teacher (QKV): Of the teacher's tapped block, each (B, M1, 1 + n, d1), without gradient.
+            seen (Tensor, optional): (B, n), numbers of the patches; None is all of them, n = N.
 
         Returns:
             dict: ``loss_qk`` and ``loss_vv`` (whatever ``head.pairs`` says), and ``loss_rec``, times alpha.
         """
-        tokens, student = self.backbone.forward_relation(images, need_tokens=self.with_neck)  # (B, 1 + N, D), QKV
+        tokens, student = self.tap(images, seen, need_tokens=self.with_neck)  # (B, 1 + n, D), QKV
         losses = self.head.loss(student, teacher)  # eqs. 1-7
         if self.with_neck:
-            tokens, images = self.choose_images(tokens, images)  # (b, 1 + N, D), (b, 3, H, W)
-            masks = self.draw_masks(tokens)  # (V, b, N), eq. 8
-            merged = self.neck.predict_hidden(tokens, masks, self.grid_of(images))  # (b, N, p p 3), eq. 9
-            blind = masks.any(0).to(merged.dtype)  # (b, N), all of them with two views
+            tokens, images, seen = self.choose_images(tokens, images, seen)  # (b, 1 + n, D), (b, 3, H, W), (b, n)
+            hidden, asked = self.draw_masks(tokens, images, seen)  # each (V, b, N), eq. 8
+            merged = self.neck.predict_hidden(tokens, hidden, self.grid_of(images), seen=seen, asked=asked)  # eq. 9
+            blind = asked.any(0).to(merged.dtype)  # (b, N), all of them with two views
             losses['loss_rec'] = self.rec_weight * self.rec_head.loss(merged, images, blind)  # eq. 10
         return losses
 
-    def choose_images(self, tokens: Tensor, images: Tensor) -> Tuple[Tensor, Tensor]:
-        """The share ``rec_fraction`` of the batch: of (B, 1 + N, D) and (B, 3, H, W) the same b images."""
+    def choose_images(self, tokens: Tensor, images: Tensor,
+                      seen: Optional[Tensor]) -> Tuple[Tensor, Tensor, Optional[Tensor]]:
+        """The share ``rec_fraction`` of the batch: the same b images of tokens, images and numbers of seen patches."""
         if self.rec_fraction == 1:
-            return tokens, images
+            return tokens, images, seen
         chosen = draw_images(len(images), self.rec_fraction, device=images.device)  # (b,)
-        return tokens.index_select(0, chosen), images.index_select(0, chosen)  # (b, 1 + N, D), (b, 3, H, W)
+        return tokens[chosen], images[chosen], None if seen is None else seen[chosen]
 
-    def draw_masks(self, tokens: Tensor, generator: Optional[torch.Generator] = None) -> Tensor:
-        """Views of the student's tokens (B, 1 + N, D): (V, B, N) bool, True = hidden."""
-        return draw_views(len(tokens), tokens.shape[1] - 1, self.neck.mask_ratio, self.neck.num_views,
-                          device=tokens.device, generator=generator)
+    def draw_masks(self, tokens: Tensor, images: Tensor, seen: Optional[Tensor] = None,
+                   generator: Optional[torch.Generator] = None) -> Views:
+        """Views of images (B, 3, H, W) of which the student gave tokens (B, 1 + n, D): each (V, B, N) bool."""
+        masks = draw_views(len(tokens), tokens.shape[1] - 1, self.neck.mask_ratio, self.neck.num_views,
+                           device=tokens.device, generator=generator)  # (V, B, n)
+        if seen is None:
+            return Views(masks, masks)
+        rows, columns = self.grid_of(images)
+        return spread_views(masks, seen, rows * columns)
 
     def grid_of(self, images: Tensor) -> Tuple[int, int]:
         """Rows and columns of patches of images (B, 3, H, W)."""
@@ -137,7 +149,7 @@ class MIMHD(TinyMIM):
             raise UserInputError('This model was built without a decoder (rec_weight=0 or neck=None), so it cannot '
                                  'reconstruct.')
         tokens, _ = self.backbone.forward_relation(images)  # (B, 1 + N, D)
-        masks = self.draw_masks(tokens, generator)  # (V, B, N), eq. 8
+        masks, _ = self.draw_masks(tokens, images, generator=generator)  # (V, B, N), eq. 8
         views = self.neck(tokens, masks, self.grid_of(images))  # (V, B, N, p p 3), eq. 9
         return Reconstruction(views, masks, merge(views, masks))
 

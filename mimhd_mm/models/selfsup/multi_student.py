@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from ...errors import UserInputError, root_cause
 from ...registry import MODELS
 from ..relation import QKV
+from ..views import check_fraction
 from .random_streams import RandomStreams
-from .tinymim import Images, TinyMIM, student_and_teacher_views
+from .relation_distiller import Images, RelationDistiller, choose_tokens, student_and_teacher_views
 
 
 @MODELS.register_module()
@@ -34,20 +35,24 @@ class MultiStudent(BaseModel):
             without ``target_generator`` and ``data_preprocessor``.
         target_generator (dict): The teacher, a ``MAETeacher``, of all of them.
         data_preprocessor (dict, optional): As of ``BaseSelfSupervisor``. Defaults to None.
+        token_fraction (float): Share of the patches that all students see, as of ``RelationDistiller``; the same patches
+            for all of them, those that the first student's run would see. Defaults to 1.0, all patches.
 
     Raises:
         UserInputError: If there is no student, a name cannot be used, or a student is of another kind, brings a teacher
             or images of its own, or does not fit the teacher.
     """
 
-    OF_ALL = ('target_generator', 'data_preprocessor')
+    OF_ALL = ('target_generator', 'data_preprocessor', 'token_fraction')
 
     def __init__(self, students: Dict[str, dict], target_generator: dict,
-                 data_preprocessor: Optional[Union[dict, nn.Module]] = None) -> None:
+                 data_preprocessor: Optional[Union[dict, nn.Module]] = None, token_fraction: float = 1.0) -> None:
+        check_fraction(token_fraction)
         if isinstance(data_preprocessor, dict) or data_preprocessor is None:
             data_preprocessor = MODELS.build(dict(dict(type='SelfSupDataPreprocessor'), **(data_preprocessor or {})))
         super().__init__(data_preprocessor)
         self.check_students(students)
+        self.token_fraction = token_fraction
         self.streams = RandomStreams(list(students))
         self.students = nn.ModuleDict()
         self.target_generator = None
@@ -76,16 +81,17 @@ class MultiStudent(BaseModel):
                                      f'and learn from the same block of one teacher; set model.{key} for all of them.')
             kind = cfg.get('type', 'MIMHD')
             kind = MODELS.get(kind) if isinstance(kind, str) else kind
-            if kind is None or not issubclass(kind, TinyMIM):
+            if kind is None or not issubclass(kind, RelationDistiller):
                 raise UserInputError(f'Student {name!r} is a MIMHD or a TinyMIM, not {cfg["type"]!r}.')
 
-    def build_student(self, name: str, cfg: dict, target_generator: dict) -> TinyMIM:
+    def build_student(self, name: str, cfg: dict, target_generator: dict) -> RelationDistiller:
         """A student and a teacher, as a run of its own builds them.
 
         Raises:
             UserInputError: If they do not fit, with the student's name.
         """
-        cfg = dict(dict(type='MIMHD'), **copy.deepcopy(cfg), target_generator=copy.deepcopy(target_generator))
+        cfg = dict(dict(type='MIMHD'), **copy.deepcopy(cfg), target_generator=copy.deepcopy(target_generator),
+                   token_fraction=self.token_fraction)
         try:
             with self.streams.of(name):
                 return MODELS.build(cfg)
@@ -104,18 +110,22 @@ class MultiStudent(BaseModel):
         for student in self.students.values():
             student.take_from(file, self.target_generator.block)
 
-    def teach(self, inputs: Images) -> Tuple[Tensor, QKV]:
+    def teach(self, inputs: Images,
+              data_samples: Optional[List[DataSample]] = None) -> Tuple[Tensor, QKV, Optional[Tensor]]:
         """The teacher's pass.
 
         Args:
             inputs (Tensor | Sequence[Tensor]): (B, 3, H, W), normalised images; or two of them, the students' view and
                 the teacher's.
+            data_samples (list, optional): Where they come from.
 
         Returns:
-            tuple: What the students see, (B, 3, H, W); the teacher's q, k, v, each (B, M1, 1 + N, d1), no gradient.
+            tuple: The images, (B, 3, H, W); the teacher's q, k, v, each (B, M1, 1 + n, d1), no gradient; the patches that
+            the students see, (B, n), or None for all.
         """
         images, teacher_images = student_and_teacher_views(inputs)  # each (B, 3, H, W)
-        return images, self.target_generator(teacher_images)
+        seen = choose_tokens(self, images, data_samples)  # (B, n), or None
+        return images, self.target_generator(teacher_images, seen, data_samples), seen
 
     def train_step(self, data: dict, optim_wrapper: OptimWrapperDict,
                    students: Optional[Dict[str, nn.Module]] = None) -> Dict[str, Tensor]:
@@ -130,8 +140,9 @@ class MultiStudent(BaseModel):
             dict: For the log: each student's losses and their sum, and ``loss``, the sum of these.
         """
         with self.precision(optim_wrapper):
-            images, teacher = self.teach(self.data_preprocessor(data, True)['inputs'])  # (B, 3, H, W), QKV
-        return self.learn(images, teacher, optim_wrapper, students or self.students)
+            data = self.data_preprocessor(data, True)
+            taught = self.teach(data['inputs'], data.get('data_samples'))  # (B, 3, H, W), QKV, (B, n)
+        return self.learn(*taught, optim_wrapper, students or self.students)
 
     def precision(self, optim_wrapper: OptimWrapperDict):
         """What the teacher runs in: the precision of the students, which is the same in all.
@@ -145,14 +156,14 @@ class MultiStudent(BaseModel):
         name, student = next(iter(self.students.items()))
         return optim_wrapper[name].optim_context(student)
 
-    def learn(self, images: Tensor, teacher: QKV, optim_wrapper: OptimWrapperDict,
+    def learn(self, images: Tensor, teacher: QKV, seen: Optional[Tensor], optim_wrapper: OptimWrapperDict,
               students: Dict[str, nn.Module]) -> Dict[str, Tensor]:
-        """The students' turns; arguments of :meth:`teach` and :meth:`train_step`."""
+        """The students' turns, with what :meth:`teach` returns; other arguments as of :meth:`train_step`."""
         log = {}
         for name, student in students.items():
             with self.streams.of(name):
                 with optim_wrapper[name].optim_context(student):
-                    losses = student(images, teacher=teacher, mode='loss')
+                    losses = student(images, teacher=teacher, seen=seen, mode='loss')
                 loss, parts = self.parse_losses(losses)
                 optim_wrapper[name].update_params(loss)
             log.update(named(name, parts))
@@ -171,12 +182,12 @@ class MultiStudent(BaseModel):
         return {name: student.extract_feat(inputs) for name, student in self.students.items()}
 
     def loss(self, inputs: Images, data_samples: Optional[List[DataSample]] = None, **kwargs) -> Dict[str, Tensor]:
-        """All students' losses, with their names, of one pass of the teacher; arguments as of ``TinyMIM.loss``."""
-        images, teacher = self.teach(inputs)  # (B, 3, H, W), each (B, M1, 1 + N, d1)
+        """All students' losses, with their names, of one pass of the teacher; arguments as of ``RelationDistiller.loss``."""
+        images, teacher, seen = self.teach(inputs, data_samples)  # (B, 3, H, W), each (B, M1, 1 + n, d1), (B, n)
         losses = {}
         for name, student in self.students.items():
             with self.streams.of(name):
-                losses.update(named(name, student.distil(images, teacher)))
+                losses.update(named(name, student.distil(images, teacher, seen)))
         return losses
 
 

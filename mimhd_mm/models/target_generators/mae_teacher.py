@@ -1,11 +1,12 @@
 """``MAETeacher``: a frozen masked autoencoder's encoder, up to the q, k, v of one block."""
 from contextlib import nullcontext
-from typing import ContextManager, Optional, Union
+from typing import ContextManager, List, Optional, Tuple, Union
 
 import torch
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from mmpretrain.models import VisionTransformer
+from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from ...errors import UserInputError
@@ -18,7 +19,7 @@ from ..relation import QKV
 
 @MODELS.register_module()
 class MAETeacher(BaseModule):
-    """Gives the relations to imitate. Never trains, never is in evaluation's or the optimiser's way, never is saved.
+    """Gives the relations to imitate. It is always frozen, in evaluation mode, and never part of a checkpoint.
 
     Only the blocks up to the tapped one are built, and that one only as far as its q, k, v projection. Weights are
     read in :meth:`init_weights` and each tensor is compared with the file afterwards; position embeddings are
@@ -33,6 +34,9 @@ class MAETeacher(BaseModule):
         dtype (str, optional): ``'bfloat16'`` or ``'float16'`` keeps the weights of matrix products in that type and
             runs the encoder under autocast of it, whatever the student runs in. Results are those of float32 weights
             under that autocast, which rounds them anew at every step. None leaves both to the run. Defaults to None.
+        token_fraction (float | str): What it sees where the student sees a part of the patches: ``'same'``, those that
+            the student sees, at a cost that falls with their number, or 1.0, all of them. A masked autoencoder was
+            trained on a part of the patches. Defaults to ``'same'`` (our measurement, docs/evidence.md).
 
     Attributes:
         sha256 (str, optional): Hash of the file, once it has been read.
@@ -45,12 +49,17 @@ class MAETeacher(BaseModule):
 
     def __init__(self, checkpoint: Optional[str], arch: Union[str, dict] = 'large', img_size: int = 224,
                  patch_size: int = 16, block: int = 18, dtype: Optional[str] = None,
-                 init_cfg: Optional[dict] = None) -> None:
+                 token_fraction: Union[float, str] = 'same', init_cfg: Optional[dict] = None) -> None:
         super().__init__(init_cfg)
         if dtype not in self.DTYPES:
             raise UserInputError(f'Unknown dtype {dtype!r} of the teacher; choose from '
                                  f'{", ".join(map(repr, self.DTYPES))}.')
+        if token_fraction not in ('same', 1):
+            raise UserInputError(f"target_generator.token_fraction is 'same', the patches that the student sees, or 1.0, "
+                                 f"all of them, not {token_fraction!r}; model.token_fraction says how many the student "
+                                 f"sees.")
         self.checkpoint = checkpoint
+        self.token_fraction = token_fraction
         self.arch = RelationViT.settings_of(arch)
         self.img_size = img_size
         self.patch_size = patch_size
@@ -75,6 +84,24 @@ class MAETeacher(BaseModule):
     def relation_heads(self) -> int:
         """M1, heads of the tapped block."""
         return self.encoder.relation_heads
+
+    @property
+    def embed_dims(self) -> int:
+        """D1, width of the encoder."""
+        return self.arch['embed_dims']
+
+    @property
+    def patch_resolution(self) -> Tuple[int, int]:
+        """Rows and columns of patches of the image size configured."""
+        return tuple(self.encoder.patch_resolution)
+
+    def chosen_tokens(self, data_samples: Optional[List[DataSample]], token_fraction: float) -> Optional[Tensor]:
+        """Patches of each image that were chosen before, (B, n) numbers; None here: the algorithm chooses.
+
+        Args:
+            data_samples (list, optional): Where the images come from.
+            token_fraction (float): The algorithm's.
+        """
 
     def init_weights(self) -> None:
         """Nothing: the algorithm calls :meth:`load` last, so that no other initialiser writes over the weights."""
@@ -110,14 +137,26 @@ class MAETeacher(BaseModule):
         return file
 
     def train(self, mode: bool = True) -> 'MAETeacher':
-        """Stay in evaluation mode: ``model.train()`` comes by at every epoch."""
+        """Stay in evaluation mode; the training loop calls ``model.train()`` at every epoch."""
         return super().train(False)
 
     @torch.no_grad()
-    def forward(self, images: Tensor) -> QKV:
-        """q, k, v of the tapped block for images (B, 3, H, W): each (B, M1, 1 + N, d1), [class] token first."""
+    def forward(self, images: Tensor, seen: Optional[Tensor] = None,
+                data_samples: Optional[List[DataSample]] = None) -> QKV:
+        """q, k, v of the tapped block.
+
+        Args:
+            images (Tensor): (B, 3, H, W), normalised.
+            seen (Tensor, optional): (B, n), numbers of the patches to compare; None is all of them, n = N.
+            data_samples (list, optional): Not used here.
+
+        Returns:
+            QKV: Each (B, M1, 1 + n, d1), [class] token first, then the patches in the order of ``seen``.
+        """
         with self.precision(images):
-            return self.encoder.forward_relation(images)[1]
+            if self.token_fraction == 'same':
+                return self.encoder.forward_relation(images, seen=seen)[1]
+            return self.encoder.forward_relation(images)[1].take(seen)
 
     def precision(self, images: Tensor) -> ContextManager:
         """Autocast for weights of type ``dtype``, where there is one."""
