@@ -18,7 +18,8 @@ def folder(root, *steps) -> dict:
 
 @pytest.fixture
 def views(image_folder):
-    return FixedViews(folder(image_folder, CROP, dict(type='RandomFlip', prob=0.5), dict(type='PackInputs')), num_views=3)
+    flip, pack = dict(type='RandomFlip', prob=0.5), dict(type='PackInputs')
+    return FixedViews(folder(image_folder, CROP, flip, pack), num_views=3)
 
 
 def test_a_view_is_the_same_whenever_it_is_asked_for(views, image_folder):

@@ -3,9 +3,9 @@ r"""Ask a teacher once: write its q, k, v for K fixed views of every training im
     python tools/cache_teacher.py configs/pretrain/mini/mimhd_vit-micro-p8_1xb64-coslr-5e_tiny-imagenet-64px.py \
         data/teacher.safetensors --views 8
 
-CONFIG pre-trains a MIMHD, a TinyMIM or a MultiStudent with a MAETeacher. The bytes needed are said first. At the end the
-options are printed with which tools/train.py trains from the file: the student sees the same K crops of an image, one at
-each epoch in turn, and no step runs the teacher.
+CONFIG pre-trains a MIMHD, a TinyMIM or a MultiStudent with a MAETeacher. The tool first says how many bytes it needs.
+At the end it prints the options with which tools/train.py trains from the file: the student sees the same K crops of an
+image, one an epoch in turn, and no step runs the teacher.
 """
 import argparse
 import sys
@@ -25,8 +25,8 @@ def main(argv=None) -> None:
     parser.add_argument('out', help='file to write, .safetensors; never overwritten')
     parser.add_argument('--views', type=int, required=True, help='views of each image')
     parser.add_argument('--view-seed', type=int, default=0, help='of crops, flips and chosen patches (default 0)')
-    parser.add_argument('--token-fraction', type=float, help='share of the patches that teacher and student see, chosen '
-                        "once for each view (default: the config's, or all where its teacher sees all)")
+    parser.add_argument('--token-fraction', type=float, help='share of the patches that teacher and student see, '
+                        "chosen once for each view (default: the config's, or all where its teacher sees all)")
     parser.add_argument('--batch-size', type=int, default=64, help='images a pass of the teacher (default 64)')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
                         help='override settings of the config, as for tools/train.py')

@@ -13,11 +13,11 @@ from .seeded_samples import WrappedDataset, mixed_seed, seeded_cpu
 class FixedViews(WrappedDataset):
     """K views of every image: what its pipeline draws at random is drawn from a seed of the view.
 
-    A run of ``ResumableRunner`` takes them in turn, from one to the next at every epoch, so that K epochs see all K; the
-    first is another for each image and each seed of the run. A runner that tells no epoch draws among them.
+    A run of ``ResumableRunner`` takes them in turn, from one to the next at every epoch, so that K epochs see all K;
+    the first is drawn for each image from the seed of the run. A runner that tells no epoch draws among them.
 
-    Everything that the pipeline draws on the CPU is fixed, a jitter of the student's view (``StudentColorJitter``) too. The
-    ``data_samples`` that ``PackInputs`` leaves say ``sample_index`` and ``view``, both counted from 0.
+    Everything that the pipeline draws on the CPU is fixed, a jitter of the student's view (``StudentColorJitter``) too.
+    The ``data_samples`` that ``PackInputs`` leaves say ``sample_index`` and ``view``, both counted from 0.
 
     Args:
         dataset (dict | Dataset): A data set of mmpretrain's kind.

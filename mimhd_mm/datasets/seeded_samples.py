@@ -102,7 +102,8 @@ class SeededDataset(WrappedDataset):
     """Seed every sample from (seed, epoch, index).
 
     Neither the rank nor the number of processes counts, so the images of a global batch are the same however many
-    processes share it. A dataset with a method ``of_epoch(index, epoch, seed)``, such as ``FixedViews``, is told all three.
+    processes share it. A dataset with a method ``of_epoch(index, epoch, seed)``, such as ``FixedViews``, is told all
+    three.
 
     Args:
         dataset (dict | Dataset): What is wrapped.

@@ -37,16 +37,18 @@ def use_teacher_cache(cfg: Config) -> None:
                                  ('data_preprocessor', held.preprocessor, described(build_preprocessor(cfg)))):
             if one != other:
                 key, was, now = first_difference(name, one, other)
-                raise UserInputError(f'{path!r} was made with {key}={str(was):.200}, but the config says {str(now):.200}; set '
-                                     f'what it was made with, or make another file with {TOOL}.')
-        settings = dict(type='mimhd_mm.FixedViews', dataset=dataset, num_views=held.num_views, view_seed=held.view_seed)
+                raise UserInputError(f'{path!r} was made with {key}={str(was):.200}, but the config says '
+                                     f'{str(now):.200}; set what it was made with, or make another file with {TOOL}.')
+        settings = dict(type='mimhd_mm.FixedViews', dataset=dataset, num_views=held.num_views,
+                        view_seed=held.view_seed)
         views = DATASETS.build(dict(settings))
         if len(views) != len(teacher.cache):
-            raise UserInputError(f'{path!r} was made of {len(teacher.cache)} images and the data set has {len(views)}; train '
-                                 f'with the images it was made of, or make another file with {TOOL}.')
+            raise UserInputError(f'{path!r} was made of {len(teacher.cache)} images and the data set has {len(views)}; '
+                                 f'train with the images it was made of, or make another file with {TOOL}.')
         if hash_of_pixels(views) != held.pixels:
-            raise UserInputError(f'{path!r} was made of other pixels than the same views have now: images were replaced, or '
-                                 f'another version of a library decodes or resizes them; make another file with {TOOL}.')
+            raise UserInputError(f'{path!r} was made of other pixels than the same views have now: images were '
+                                 f'replaced, or another version of a library decodes or resizes them; make another '
+                                 f'file with {TOOL}.')
     cfg.train_dataloader.dataset = settings
 
 
@@ -91,8 +93,8 @@ def described(preprocess: BaseDataPreprocessor) -> dict:
         UserInputError: If it augments.
     """
     if isinstance(preprocess, DeviceAugmentation):
-        raise UserInputError('DeviceAugmentation draws crops on the device, anew at every step, and a cached teacher needs '
-                             'the same views again; crop in the pipeline, and set '
+        raise UserInputError('DeviceAugmentation draws crops on the device, anew at every step, and a cached teacher '
+                             'needs the same views again; crop in the pipeline, and set '
                              'data_preprocessor.type=SelfSupDataPreprocessor.')
     statistics = {name: getattr(preprocess, name).flatten().tolist() if hasattr(preprocess, name) else None
                   for name in ('mean', 'std')}

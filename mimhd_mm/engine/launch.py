@@ -116,8 +116,8 @@ def build_runner(cfg: Config) -> Runner:
     are wrapped without a device, which mmengine's defaults do not do, and BatchNorm is not synchronised.
 
     Raises:
-        UserInputError: With the first problem that :func:`check_config` or :func:`use_teacher_cache` finds, or for a Slurm
-            or MPI launch without a GPU.
+        UserInputError: With the first problem that :func:`check_config` or :func:`use_teacher_cache` finds, or for a
+            Slurm or MPI launch without a GPU.
     """
     check_config(cfg)
     use_teacher_cache(cfg)

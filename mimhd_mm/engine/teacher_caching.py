@@ -45,8 +45,8 @@ class CacheWriter:
         num_views (int): K.
         view_seed (int): Of the views. Defaults to 0.
         token_fraction (float, optional): Share of the patches that the teacher sees and that students are to see, drawn
-            once for each view. None is the config's ``model.token_fraction`` where its teacher sees the same patches, else
-            1.0. Defaults to None.
+            once for each view. None is the config's ``model.token_fraction`` where its teacher sees the same patches,
+            else 1.0. Defaults to None.
 
     Attributes:
         num_bytes (int): Of the file.
@@ -64,9 +64,10 @@ class CacheWriter:
         model = cfg.get('model') or {}
         kind = MODELS.get(str(model.get('type')))
         generator = dict(model.get('target_generator') or {})
-        if kind is None or not issubclass(kind, (RelationDistiller, MultiStudent)) or kind_of(generator) != 'MAETeacher':
-            raise UserInputError(f'The config trains a {model.get("type")} with the teacher {generator.get("type")}; give '
-                                 f'one of a MIMHD, a TinyMIM or a MultiStudent with a MAETeacher.')
+        distils = kind is not None and issubclass(kind, (RelationDistiller, MultiStudent))
+        if not distils or kind_of(generator) != 'MAETeacher':
+            raise UserInputError(f'The config trains a {model.get("type")} with the teacher {generator.get("type")}; '
+                                 f'give one of a MIMHD, a TinyMIM or a MultiStudent with a MAETeacher.')
         if token_fraction is None:
             same = generator.get('token_fraction', 'same') == 'same'
             token_fraction = model.get('token_fraction', 1.0) if same else 1.0
@@ -76,7 +77,6 @@ class CacheWriter:
         preprocessor = described(self.preprocess)
         dataset = plain_dataset(cfg)
         self.views = FixedViews(dataset, num_views, view_seed)
-        self.dtype: Optional[str] = generator.get('dtype')
         self.num_workers: int = cfg.train_dataloader.get('num_workers', 0)
 
         rows, columns = self.teacher.patch_resolution
@@ -85,12 +85,12 @@ class CacheWriter:
         arch = self.teacher.arch
         self.shape = (len(self.views), num_views, 3, self.teacher.relation_heads,
                       1 + (self.num_seen or self.num_patches), arch['embed_dims'] // self.teacher.relation_heads)
-        self.file = self.teacher.load()
+        file = self.teacher.load()
         settings = CacheSettings(
-            teacher=self.file.path, sha256=self.file.sha256, arch=arch, img_size=self.teacher.img_size,
-            patch_size=self.teacher.patch_size, block=self.teacher.block, dtype=self.dtype, token_fraction=token_fraction,
-            num_views=num_views, view_seed=view_seed, dataset=comparable(dataset), preprocessor=preprocessor,
-            pixels=hash_of_pixels(self.views))
+            teacher=file.path, sha256=file.sha256, arch=arch, img_size=self.teacher.img_size,
+            patch_size=self.teacher.patch_size, block=self.teacher.block, dtype=generator.get('dtype'),
+            token_fraction=token_fraction, num_views=num_views, view_seed=view_seed, dataset=comparable(dataset),
+            preprocessor=preprocessor, pixels=hash_of_pixels(self.views))
         self.header, self.num_bytes = header_of(settings, self.shape, self.num_seen)
 
     def check_space(self) -> None:
@@ -102,8 +102,9 @@ class CacheWriter:
         self.target.parent.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(self.target.parent).free
         if self.num_bytes > free:
-            raise UserInputError(f'{str(self.target)!r} takes {self.num_bytes / 1e9:.2f} GB and {free / 1e9:.2f} GB are free; '
-                                 f'make room, or ask for fewer views, images (`indices` of the data set) or tokens.')
+            raise UserInputError(f'{str(self.target)!r} takes {self.num_bytes / 1e9:.2f} GB and {free / 1e9:.2f} GB '
+                                 f'are free; make room, or ask for fewer views, images (`indices` of the data set) or '
+                                 f'tokens.')
 
     def write(self, batch_size: int = 64,
               progress: Callable[[Iterable, int], Iterable] = lambda items, total: items) -> None:
@@ -114,14 +115,15 @@ class CacheWriter:
             progress (callable): From an iterable of batches and its length to the same iterable, to show progress.
 
         Raises:
-            UserInputError: If there is no room, or images are of another size than the teacher's. Nothing is left behind.
+            UserInputError: If there is no room, or images are of another size than the teacher's. Nothing is left.
         """
         self.check_space()
         temporary = self.target.with_name(f'.{self.target.name}.{os.getpid()}')
         device = 'cuda' if torch.cuda.is_available() else 'cpu'
         self.teacher.to(device)
         self.preprocess.to(device)
-        loader = DataLoader(ViewsInOrder(self.views), batch_size, num_workers=self.num_workers, collate_fn=default_collate)
+        loader = DataLoader(ViewsInOrder(self.views), batch_size, num_workers=self.num_workers,
+                            collate_fn=default_collate)
         seen = []
         try:
             with open(temporary, 'xb') as file:
@@ -141,16 +143,28 @@ class CacheWriter:
 
     @torch.no_grad()
     def ask(self, batch: dict) -> Tuple[Tensor, Optional[Tensor]]:
-        """The teacher's q, k, v for a batch of the loader, (B, 3, M1, 1 + n, d1) bfloat16, and the patches it saw, (B, n)."""
+        """What the teacher gives for a batch of the loader, and the numbers of the patches it saw.
+
+        Args:
+            batch (dict): ``inputs`` and ``data_samples``.
+
+        Returns:
+            tuple: q, k and v, (B, 3, M1, 1 + n, d1) bfloat16; (B, n), or None for all.
+
+        Raises:
+            UserInputError: If the images are of another size than the teacher's.
+        """
         _, images = student_and_teacher_views(self.preprocess(batch)['inputs'])  # (B, 3, H, W)
-        patches, wanted = tuple(side // self.teacher.patch_size for side in images.shape[-2:]), self.teacher.patch_resolution
-        if patches != wanted:
-            raise UserInputError(f'The pipeline gives images of {patches[0]} x {patches[1]} patches, and the teacher takes '
-                                 f'{wanted[0]} x {wanted[1]}; set '
-                                 f'model.target_generator.img_size to the size that the pipeline gives.')
+        grid = tuple(side // self.teacher.patch_size for side in images.shape[-2:])
+        wanted = self.teacher.patch_resolution
+        if grid != wanted:
+            raise UserInputError(f'The pipeline gives images of {grid[0]} x {grid[1]} patches, and the teacher takes '
+                                 f'{wanted[0]} x {wanted[1]}; set model.target_generator.img_size to the size that the '
+                                 f'pipeline gives.')
         seen = None
         if self.num_seen is not None:
-            seen = torch.cat([self.choose(sample.sample_index, sample.view) for sample in batch['data_samples']])  # (B, n)
+            seen = torch.cat([self.choose(sample.sample_index, sample.view)
+                              for sample in batch['data_samples']])  # (B, n)
         qkv = self.teacher(images, None if seen is None else seen.to(images.device))  # each (B, M1, 1 + n, d1)
         return torch.stack(qkv, dim=1).to(torch.bfloat16), seen
 

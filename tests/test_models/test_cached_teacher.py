@@ -1,4 +1,4 @@
-"""CachedTeacher: a student learns what it would learn from the teacher itself, and a file that does not fit is refused."""
+"""CachedTeacher: a student learns what the teacher itself would teach, and a file that does not fit is refused."""
 import copy
 import pickle
 import shutil
@@ -52,7 +52,8 @@ def cached(config, path, **changes) -> dict:
 def files(tmp_path_factory, teacher_file, image_folder):
     """One file of all patches and one of half of them."""
     folder, config = tmp_path_factory.mktemp('cache'), run_settings(mimhd_cfg(teacher_file), image_folder)
-    return {fraction: write(config, folder / f'{fraction}.safetensors', token_fraction=fraction) for fraction in (1.0, 0.5)}
+    return {fraction: write(config, folder / f'{fraction}.safetensors', token_fraction=fraction)
+            for fraction in (1.0, 0.5)}
 
 
 def build(config):
@@ -145,6 +146,27 @@ def test_a_run_and_its_resumption(tmp_path, files, teacher_file, image_folder, h
     saved = read(tmp_path / 'whole' / 'epoch_3.pth')
     assert not any('target_generator' in key for key in saved['state_dict'])
     assert saved['meta']['teacher']['sha256'] == whole.model.target_generator.sha256
+
+
+@pytest.mark.parametrize('there', [True, False])
+def test_hooks_that_look_at_a_teacher(tmp_path, files, teacher_file, image_folder, there):
+    """They work from the MAE file; without it each that needs it says in a line that it leaves the teacher out."""
+    config = run_settings(mimhd_cfg(teacher_file), image_folder, train_cfg=dict(max_epochs=1), log_level='INFO')
+    labelled = dict(type='CustomDataset', data_root=str(image_folder),
+                    pipeline=[dict(type='LoadImageFromFile'), dict(type='PackInputs')])
+    config['custom_hooks'] = [
+        dict(type='KNNProbeHook', train=labelled, test=labelled, k=3, num_workers=0), dict(type='ReconstructionHook'),
+        dict(type='AttentionHook'), dict(type='HeadRoutingHook'), dict(type='TeacherFileHook'),
+        dict(type='CompileHook', devices=('cpu', ), backend='eager')]
+    changes = {} if there else {'model.target_generator.checkpoint': str(tmp_path / 'gone.pth'), 'model.rec_weight': 0.}
+    config = cached(config, files[1.0], **changes)
+    config['visualizer'] = dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')])
+    _, seen, _ = train(config, tmp_path / 'run')
+    log = next((tmp_path / 'run').rglob('*.log')).read_text()
+    assert len(seen.steps) == 6 and ('KNNProbeHook leaves the teacher out' in log) != there
+    assert ('teacher ' in [line for line in log.splitlines() if 'k-NN top-1' in line][-1]) == there
+    assert bool(list((tmp_path / 'run').rglob('*reconstruction*.png'))) == there
+    assert list((tmp_path / 'run').rglob('*attention*.png')) and 'leaves the teacher\'s own out' not in log
 
 
 def test_several_students(files, teacher_file, image_folder):

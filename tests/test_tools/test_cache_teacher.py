@@ -1,4 +1,4 @@
-"""tools/cache_teacher.py: says what it needs, writes the file, and prints the options with which tools/train.py trains."""
+"""tools/cache_teacher.py: says what it needs, writes the file, prints options with which tools/train.py trains."""
 import re
 import shlex
 
@@ -31,7 +31,8 @@ def test_trains_with_what_is_printed(config, tmp_path, capsys, fraction, tokens)
     """The config's share of the patches, another one, and all of them."""
     out = tmp_path / 'new' / 'cache.safetensors'
     options = [] if fraction is None else ['--token-fraction', fraction]
-    call(TOOL, config, out, '--views', 2, '--batch-size', 16, *options, '--cfg-options', 'train_dataloader.num_workers=1')
+    call(TOOL, config, out, '--views', 2, '--batch-size', 16, *options,
+         '--cfg-options', 'train_dataloader.num_workers=1')
     printed = capsys.readouterr().out
     assert f'32 images, 2 views of each, 3 x 4 heads x {tokens} tokens x 12 numbers' in printed
     assert f': {out.stat().st_size} bytes' in printed
@@ -40,7 +41,8 @@ def test_trains_with_what_is_printed(config, tmp_path, capsys, fraction, tokens)
     call('train.py', config, '--work-dir', tmp_path / 'run', '--cfg-options', *told)
     assert (tmp_path / 'run' / 'epoch_2.pth').is_file()
     dumped = Config.fromfile(tmp_path / 'run' / 'config.py')
-    assert dumped.train_dataloader.dataset.type == 'mimhd_mm.FixedViews' and dumped.train_dataloader.dataset.num_views == 2
+    dataset = dumped.train_dataloader.dataset
+    assert dataset.type == 'mimhd_mm.FixedViews' and dataset.num_views == 2
     call('train.py', tmp_path / 'run' / 'config.py', '--resume')  # wrapped already
 
 

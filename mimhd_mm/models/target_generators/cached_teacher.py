@@ -41,7 +41,8 @@ class CachedTeacher(BaseModule):
         patch_size (int): Pixels. Defaults to 16.
         block (int): The tapped block, counted from 1. Defaults to 18.
         dtype (str, optional): That the teacher ran in. Defaults to None.
-        token_fraction (float | str): ``'same'``, the patches that the student sees, or 1.0, all. Defaults to ``'same'``.
+        token_fraction (float | str): ``'same'``, the patches that the student sees, or 1.0, all of them. Defaults to
+            ``'same'``.
 
     Attributes:
         sha256 (str): Hash of the MAE file.
@@ -69,8 +70,8 @@ class CachedTeacher(BaseModule):
                                 dtype=dtype).items():
             held = getattr(self.cache.settings, name)
             if json.loads(json.dumps(value)) != held:
-                raise UserInputError(f'{cache!r} was made by a teacher with {name}={held!r}, but the config says {value!r}; '
-                                     f'set model.target_generator.{name}, or make another file with {TOOL}.')
+                raise UserInputError(f'{cache!r} was made by a teacher with {name}={held!r}, but the config says '
+                                     f'{value!r}; set model.target_generator.{name}, or make another file with {TOOL}.')
         self.dtype = torch.bfloat16
         self.register_buffer('here', torch.zeros(()), persistent=False)  # tells the device
 
@@ -99,14 +100,14 @@ class CachedTeacher(BaseModule):
         held = self.cache.settings.token_fraction
         if self.cache.partial and (token_fraction != held or self.token_fraction != 'same'):
             raise UserInputError(
-                f'{self.cache.path!r} holds a teacher that saw the share {held} of the patches, the same as the student, '
-                f'but model.token_fraction is {token_fraction} and model.target_generator.token_fraction is '
+                f'{self.cache.path!r} holds a teacher that saw the share {held} of the patches, the same as the '
+                f'student, but model.token_fraction is {token_fraction} and model.target_generator.token_fraction is '
                 f"{self.token_fraction!r}; set them to {held} and 'same', or make another file with {TOOL}.")
         if not self.cache.partial and token_fraction != 1 and self.token_fraction == 'same':
             raise UserInputError(
-                f'{self.cache.path!r} holds a teacher that saw all patches, but the student sees the share {token_fraction} '
-                f"and model.target_generator.token_fraction is 'same'; set it to 1.0, or make another file with {TOOL} "
-                f'--token-fraction {token_fraction}.')
+                f'{self.cache.path!r} holds a teacher that saw all patches, but the student sees the share '
+                f"{token_fraction} and model.target_generator.token_fraction is 'same'; set it to 1.0, or make another "
+                f'file with {TOOL} --token-fraction {token_fraction}.')
 
     def chosen_tokens(self, data_samples: Optional[List[DataSample]], token_fraction: float) -> Optional[Tensor]:
         """Patches of each image that the teacher saw, (B, n) numbers; None where it saw all.
@@ -129,13 +130,13 @@ class CachedTeacher(BaseModule):
         """
         if not data_samples or any('view' not in sample or 'sample_index' not in sample for sample in data_samples):
             raise UserInputError(
-                'A CachedTeacher knows the views in its file and no other image: train with tools/train.py, or wrap the '
-                'data set in FixedViews; to show it other images, set model.target_generator.type=MAETeacher.')
+                'A CachedTeacher knows the views in its file and no other image: train with tools/train.py, or wrap '
+                'the data set in FixedViews; to show it other images, set model.target_generator.type=MAETeacher.')
         images, views = zip(*((sample.sample_index, sample.view) for sample in data_samples))
         if max(images) >= len(self.cache) or max(views) >= self.cache.shape[1]:
-            raise UserInputError(f'{self.cache.path!r} holds {self.cache.shape[1]} views of {len(self.cache)} images, but '
-                                 f'view {max(views)} of image {max(images)} was asked for (counted from 0); train with the '
-                                 f'data set that it was made of.')
+            raise UserInputError(f'{self.cache.path!r} holds {self.cache.shape[1]} views of {len(self.cache)} images, '
+                                 f'but view {max(views)} of image {max(images)} was asked for (counted from 0); train '
+                                 f'with the data set that it was made of.')
         return list(images), list(views)
 
     def load(self, need_decoder: bool = False) -> MAEFile:
@@ -155,14 +156,16 @@ class CachedTeacher(BaseModule):
         if not there and not need_decoder:
             file = MAEFile(held.teacher, held.sha256, 'cache', {}, None)
         elif self.checkpoint is None:
-            raise UserInputError(f'Reconstruction needs the decoder of the teacher; set model.target_generator.checkpoint '
-                                 f'to its MAE file ({held.teacher!r} when the cache was made), or model.rec_weight=0.')
+            raise UserInputError(f'Reconstruction needs the decoder of the teacher; set '
+                                 f'model.target_generator.checkpoint to its MAE file ({held.teacher!r} when the cache '
+                                 f'was made), or model.rec_weight=0.')
         else:
             file = read_mae_file(self.checkpoint, need_decoder=need_decoder)
         if file.sha256 != held.sha256:
             raise UserInputError(f'{self.cache.path!r} was made by {held.teacher!r} (sha256 {held.sha256[:12]}), but '
-                                 f'{file.path!r} has sha256 {file.sha256[:12]}; set model.target_generator.checkpoint to the '
-                                 f'file it was made by, or make another with {TOOL}.')
+                                 f'{file.path!r} has sha256 {file.sha256[:12]}; set '
+                                 f'model.target_generator.checkpoint to the file it was made by, or make another with '
+                                 f'{TOOL}.')
         images, views = self.cache.shape[:2]
         print_log(f'Teacher: {self.cache.path}, block {self.block} of {held.teacher} (sha256 {held.sha256[:12]}) for '
                   f'{views} views of {images} images.', logger='current')

@@ -80,9 +80,9 @@ class MAETeacher(BaseModule):
             UserInputError: If it is neither ``'same'`` nor 1.0.
         """
         if token_fraction not in ('same', 1):
-            raise UserInputError(f"target_generator.token_fraction is 'same', the patches that the student sees, or 1.0, "
-                                 f"all of them, not {token_fraction!r}; model.token_fraction says how many the student "
-                                 f"sees.")
+            raise UserInputError(f"target_generator.token_fraction is 'same', the patches that the student sees, or "
+                                 f'1.0, all of them, not {token_fraction!r}; model.token_fraction says how many the '
+                                 f'student sees.')
 
     def build_encoder(self) -> VisionTransformer:
         """The encoder, as far as it is needed."""

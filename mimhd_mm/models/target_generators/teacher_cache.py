@@ -1,8 +1,8 @@
 """``TeacherCache``: a teacher's q, k, v for fixed views of every image, in one file that is mapped into memory.
 
 The file is in the safetensors format, written by ``tools/cache_teacher.py``: a JSON header, then ``qkv``
-(images, views, 3, M1, 1 + n, d1) bfloat16, then, where the teacher saw a part of the patches, ``seen`` (images, views, n)
-int16, their numbers. The header's metadata say what the file was made with, each value as JSON.
+(images, views, 3, M1, 1 + n, d1) bfloat16, then, where the teacher saw a part of the patches, their numbers, ``seen``
+(images, views, n) int16. The header's metadata say what the file was made with, each value as JSON.
 """
 import json
 import math
