@@ -8,10 +8,10 @@ from .matchers import (AttentionHeadMatcher, AverageHeadMatcher, ExplainHeadMatc
                        RegroupHeadMatcher, SelectHeadMatcher)
 from .necks import DualViewMAEDecoder
 from .selfsup import DMAE, MIMHD, MultiStudent, RelationBlock, RelationDistiller, TinyMIM
-from .target_generators import MAETeacher, MaskedMAETeacher
+from .target_generators import CachedTeacher, MAETeacher, MaskedMAETeacher
 
 __all__ = [
-    'AttentionHeadMatcher', 'AverageHeadMatcher', 'DMAE', 'DeviceAugmentation', 'DualViewMAEDecoder',
+    'AttentionHeadMatcher', 'AverageHeadMatcher', 'CachedTeacher', 'DMAE', 'DeviceAugmentation', 'DualViewMAEDecoder',
     'ExplainHeadMatcher', 'HeadMatcher', 'MAEPixelHead', 'MAETeacher', 'MIMHD', 'MaskedMAETeacher', 'MultiStudent',
     'OneToOneHeadMatcher', 'RegroupHeadMatcher', 'RelPosViT', 'RelationBlock', 'RelationDistillHead',
     'RelationDistillLoss', 'RelationDistiller', 'RelationViT', 'SelectHeadMatcher', 'TappedMAEViT', 'TinyMIM',
