@@ -8,7 +8,6 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mimhd_mm.engine.commands import last_checkpoint
 from mimhd_mm.engine.table_evaluation import evaluation_folder, evaluation_options, student_width
 from mimhd_mm.engine.table_plan import TableOptions, plan_row
 from mimhd_mm.engine.table_readme import BEGIN, END, generated_part, write_readme
@@ -16,6 +15,7 @@ from mimhd_mm.engine.table_report import summary, write_report
 from mimhd_mm.engine.table_runs import last_figures, locked
 from mimhd_mm.engine.tables import Row, Table, read_tables, tables_file
 from mimhd_mm.errors import UserInputError
+from mimhd_mm.weights.checkpoint_files import newest_checkpoint
 
 CONFIGS = tables_file().parent
 TABLES = read_tables(tables_file())
@@ -125,15 +125,15 @@ def test_mean_and_deviation_by_hand(tmp_path, data):
 
 def test_what_a_kill_leaves(tmp_path):
     """A note that was cut short, or names a checkpoint that is gone, is not followed; half a line is not read."""
-    assert last_checkpoint(tmp_path) is None
+    assert newest_checkpoint(tmp_path) is None
     (tmp_path / 'last_checkpoint').write_text('')
-    assert last_checkpoint(tmp_path) is None
+    assert newest_checkpoint(tmp_path) is None
     (tmp_path / 'last_checkpoint').write_text('/moved/since/epoch_3.pth')
-    assert last_checkpoint(tmp_path) is None
+    assert newest_checkpoint(tmp_path) is None
     (tmp_path / 'epoch_3.pth').touch()
-    assert last_checkpoint(tmp_path) is None  # cut short
+    assert newest_checkpoint(tmp_path) is None  # cut short
     torch.save(dict(meta={}, state_dict={}), tmp_path / 'epoch_3.pth')
-    assert last_checkpoint(tmp_path) == tmp_path / 'epoch_3.pth'
+    assert newest_checkpoint(tmp_path) == tmp_path / 'epoch_3.pth'
 
     assert last_figures(tmp_path) == {}
     for name, lines in (('1', ['{"loss": 1, "head_entropy_qk": 0.1}']), ('2', [

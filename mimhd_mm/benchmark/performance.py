@@ -11,8 +11,9 @@ from typing import Dict, List, Optional, Sequence
 import torch
 import yaml
 
-from ..engine.commands import project_root, tool_command, write_atomically
+from ..engine.commands import tool_command, write_atomically
 from ..errors import UserInputError
+from ..project import project_root
 from .goals import table_rows
 from .report import legend, markdown, write_json
 

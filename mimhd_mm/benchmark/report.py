@@ -7,8 +7,8 @@ from typing import Dict, List, Optional, Sequence
 import torch
 
 from ..engine.commands import write_atomically
-from ..engine.evaluate_table import cpu_model, environment
 from ..errors import UserInputError
+from ..project import cpu_model, environment
 
 
 def about(command: str, device: torch.device, **settings) -> dict:

@@ -11,13 +11,13 @@ from mmengine.logging import MMLogger
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from torch import nn
 
-from ..engine.commands import project_root
-from ..engine.export import read_run
+from ..downstream.export import read_run
 from ..engine.hooks.compile_hook import compile_networks
 from ..engine.loading import build_model, image_size, read_config
 from ..errors import UserInputError
 from ..models.backbones import RelationViT
 from ..models.selfsup import MIMHD, TinyMIM
+from ..project import project_root
 from .literal import LiteralMIMHD, PublicTinyMIM, broadcast_bytes
 
 #: size -> (MIM-HD's config, TinyMIM's), below ``configs/pretrain``

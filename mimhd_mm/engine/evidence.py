@@ -7,8 +7,9 @@ from typing import Dict, List, Optional, Sequence
 import yaml
 
 from ..errors import UserInputError
-from .commands import logged, project_root, write_atomically
-from .evaluate_table import COLUMNS
+from ..evaluation.tasks import COLUMNS
+from ..project import project_root
+from .commands import logged, write_atomically
 from .table_plan import TableOptions
 from .table_report import summary
 from .table_runs import run_table

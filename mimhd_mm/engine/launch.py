@@ -11,7 +11,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from ..errors import UserInputError, root_cause
-from .checkpoint_files import FULL
+from ..weights.checkpoint_files import FULL
 from .preflight import check_config
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')

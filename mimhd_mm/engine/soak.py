@@ -30,7 +30,7 @@ from torch import Tensor
 
 from ..compat import load_checkpoint_safely
 from ..errors import UserInputError
-from .checkpoint_files import newest_checkpoint, write_whole
+from ..weights.checkpoint_files import newest_checkpoint, write_whole
 from .hooks import INTERRUPTED_STATUS
 
 #: kind of fault -> what is done

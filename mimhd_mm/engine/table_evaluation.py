@@ -11,12 +11,13 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 
+from ..downstream.evaluate import check_labels
+from ..downstream.inputs import check_architecture, read_students
+from ..downstream.settings import Options, Settings, Student, config_text, shipped_settings
 from ..errors import UserInputError, root_cause
+from ..evaluation.tasks import SEGMENTATIONS
 from ..models import RelationViT
 from ..models.mae_files import FILES_WITH_DECODER, MAEFile, read_mae_file
-from .evaluate import check_labels
-from .evaluate_config import SEGMENTATIONS, Options, Settings, Student, config_text, shipped_settings
-from .evaluate_inputs import check_architecture, read_students
 from .launch import use_amp
 from .loading import build_untrained
 from .preflight import check_config, check_image_folder
@@ -33,7 +34,7 @@ def evaluation_options(run: Run, task: str, options: TableOptions) -> Options:
 
     Args:
         run (Run): Of which student.
-        task (str): Of :data:`~mimhd_mm.engine.evaluate_config.METRICS`.
+        task (str): Of :data:`~mimhd_mm.evaluation.tasks.METRICS`.
         options (TableOptions): Of the table.
     """
     settings, root = shipped_settings()[options.kind], options.classification_root or options.pretrain_root

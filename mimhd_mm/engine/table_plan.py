@@ -11,10 +11,10 @@ from typing import Iterator, List, Optional, Sequence, Tuple
 
 from mmengine.config import Config
 
+from ..downstream.settings import schedule_changes
 from ..errors import UserInputError
 from ..models.mae_files import sha256_of
-from .commands import project_root
-from .evaluate_config import schedule_changes
+from ..project import project_root
 from .launch import read_config_file
 from .tables import Row, options_text
 
@@ -27,7 +27,7 @@ class TableOptions:
         mini (bool): The miniatures in place of the full sizes. Defaults to False.
         seeds (int): Runs of each row, with seeds from 0. Defaults to 1.
         gpus (int): Processes of each training. Defaults to 1.
-        tasks (sequence[str]): What is evaluated, of :data:`~mimhd_mm.engine.evaluate_config.METRICS`.
+        tasks (sequence[str]): What is evaluated, of :data:`~mimhd_mm.evaluation.tasks.METRICS`.
         pretrain_root (str, optional): Folder of the images for pre-training. None takes the config's.
         classification_root (str, optional): Folder with ``train`` and ``val``. None takes that of pre-training.
         segmentation_root (str, optional): Folder with images and annotations. None takes the config's.

@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Tuple
 
 from ..errors import UserInputError
+from ..evaluation.tasks import COLUMNS, PAPER
 from .commands import write_atomically
-from .evaluate_table import COLUMNS
 from .table_evaluation import evaluation_folder
 from .table_plan import Run, TableOptions
 from .tables import Row, Table, options_text
 
-#: numbers of the paper -> heading
-PAPER = {'top1': 'PAPER: fine-tuned top-1', 'mIoU': 'PAPER: mIoU'}
 Failures = Dict[Tuple[int, int], str]
 
 

@@ -11,12 +11,13 @@ from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 import torch
 from mmengine.registry import DefaultScope
 
+from ..downstream.evaluate import evaluate
+from ..downstream.inputs import check_options
+from ..downstream.settings import Options, shipped_settings
 from ..errors import UserInputError, root_cause
-from .commands import call_tool, last_checkpoint, logged, write_atomically
-from .evaluate import evaluate
-from .evaluate_config import Options, shipped_settings
-from .evaluate_inputs import check_options
-from .evaluate_table import environment
+from ..project import environment
+from ..weights.checkpoint_files import newest_checkpoint
+from .commands import call_tool, logged, write_atomically
 from .loading import build_untrained
 from .table_evaluation import check_run, evaluation_folder, evaluation_options
 from .table_plan import Run, TableOptions, plan_row, selects_heads
@@ -154,7 +155,7 @@ def pretrain(run: Run, options: TableOptions) -> None:
         return
     start, config, epochs = time.time(), run.folder / 'config.py', run.cfg.train_cfg.max_epochs
     write_atomically(config, run.text)
-    saved = None if run.untrained else last_checkpoint(Path(run.cfg.work_dir))
+    saved = None if run.untrained else newest_checkpoint(Path(run.cfg.work_dir))
     arguments = [*(['--resume', saved] if saved else []), *(['--amp'] if options.amp else [])]
     if run.untrained:
         epochs = 0

@@ -7,7 +7,7 @@ from typing import Dict, List, Optional, Sequence
 import yaml
 
 from ..errors import UserInputError
-from .commands import project_root
+from ..project import project_root
 
 KINDS = ('full', 'mini')
 

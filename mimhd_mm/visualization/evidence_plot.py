@@ -5,8 +5,8 @@ from typing import Dict, List, Tuple, Union
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ..engine.evaluate_table import COLUMNS
 from ..engine.evidence import score_of
+from ..evaluation.tasks import COLUMNS
 
 
 def draw_scores(results: Dict[str, dict], path: Union[str, Path]) -> None:

@@ -11,9 +11,9 @@ import tempfile
 from pathlib import Path
 
 from mimhd_mm.benchmark.bad_inputs import harmless, markdown, try_files, try_images, try_workers
-from mimhd_mm.engine.evaluate_table import environment
 from mimhd_mm.engine.launch import run_tool
 from mimhd_mm.errors import UserInputError
+from mimhd_mm.project import environment
 
 
 def main(argv=None) -> int:

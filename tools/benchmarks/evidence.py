@@ -11,9 +11,9 @@ import shlex
 import sys
 from pathlib import Path
 
-from mimhd_mm.engine.commands import project_root
 from mimhd_mm.engine.evidence import read_results, run_evidence, write_page
 from mimhd_mm.engine.launch import run_tool
+from mimhd_mm.project import project_root
 
 
 def parse_args(argv) -> argparse.Namespace:

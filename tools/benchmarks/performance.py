@@ -13,9 +13,9 @@ import sys
 from pathlib import Path
 
 from mimhd_mm.benchmark.performance import listing, run_list, write_page
-from mimhd_mm.engine.commands import project_root
 from mimhd_mm.engine.launch import run_tool
 from mimhd_mm.errors import UserInputError
+from mimhd_mm.project import project_root
 
 
 def parse_args(argv=None) -> argparse.Namespace:

@@ -14,7 +14,6 @@ import shlex
 import sys
 from pathlib import Path
 
-from mimhd_mm.engine.evaluate_config import METRICS
 from mimhd_mm.engine.launch import run_tool
 from mimhd_mm.engine.table_plan import TableOptions
 from mimhd_mm.engine.table_readme import write_readme
@@ -22,6 +21,7 @@ from mimhd_mm.engine.table_report import report_stem
 from mimhd_mm.engine.table_runs import run_table
 from mimhd_mm.engine.tables import choose_table, describe_tables, read_tables, tables_file
 from mimhd_mm.errors import UserInputError
+from mimhd_mm.evaluation.tasks import METRICS
 
 #: of the full sizes what the paper reports, of the miniatures what takes no training
 DEFAULT_TASKS = {'full': ['finetune', 'segmentation'], 'mini': ['knn']}

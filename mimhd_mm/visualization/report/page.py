@@ -11,8 +11,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from ...engine.evaluate_table import commit
 from ...errors import UserInputError
+from ...project import commit
 from ...version import __version__
 from .config_diff import LEFT_OUT, differences, model_type, shipped_config
 from .curve_figures import COLOURS, curve_figure, dash_of, group_keys, knn_figure

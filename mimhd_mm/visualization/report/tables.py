@@ -4,9 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Dict, List, Optional
 
-from ...engine.evaluate_table import COLUMNS
-from ...engine.table_report import PAPER
 from ...errors import UserInputError
+from ...evaluation.tasks import COLUMNS, PAPER
 
 
 @dataclass(frozen=True)

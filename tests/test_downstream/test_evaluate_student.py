@@ -8,8 +8,8 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from mimhd_mm.downstream.settings import Settings, schedule_changes, shipped_settings
 from mimhd_mm.engine.commands import call_tool
-from mimhd_mm.engine.evaluate_config import Settings, schedule_changes, shipped_settings
 from mimhd_mm.engine.launch import run_tool
 from mimhd_mm.errors import UserInputError
 from mimhd_mm.models.mae_files import read_tensors, resize_positions
@@ -17,7 +17,7 @@ from mimhd_mm.registry import MODELS
 
 from ..conftest import SIZE, STUDENT, build_mae, to_official
 from ..test_segmentation import write_scenes
-from .commands import call, error_of, load_tool
+from ..test_tools.commands import call, error_of, load_tool
 
 TOOL = 'evaluate_student.py'
 ARCH = dict(STUDENT, num_layers=4)

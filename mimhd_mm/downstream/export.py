@@ -16,13 +16,13 @@ from mmengine.registry import init_default_scope
 from mmpretrain.models import VisionTransformer
 from torch import Tensor, nn
 
+from ..engine.launch import read_config_file
+from ..engine.loading import load_backbone, load_exactly, read_config
 from ..errors import UserInputError
 from ..evaluation.knn_probe import raw_output
 from ..models.mae_files import read_tensors, sha256_of
 from ..registry import MODELS
 from ..states import evaluating
-from .launch import read_config_file
-from .loading import load_backbone, load_exactly, read_config
 
 Tensors = Dict[str, Tensor]
 

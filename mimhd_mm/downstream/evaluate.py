@@ -12,18 +12,21 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 
+from ..engine.commands import call_tool, logged, write_atomically
+from ..engine.launch import read_config_file, use_amp
+from ..engine.loading import build_preprocessor, build_untrained
+from ..engine.preflight import check_config
+from ..engine.pretrained import check_pretrained
 from ..errors import UserInputError
 from ..evaluation import KNNProbe
+from ..evaluation.tasks import METRICS, SEGMENTATIONS
 from ..models.mae_files import read_mae_file
+from ..project import environment
 from ..registry import DATASETS
-from .commands import call_tool, last_checkpoint, logged, write_atomically
-from .evaluate_config import METRICS, SEGMENTATIONS, Options, Student, config_text, sha256_of_text
-from .evaluate_inputs import check_folder, check_options, read_students
-from .evaluate_table import environment, write_table
-from .launch import read_config_file, use_amp
-from .loading import build_preprocessor, build_untrained
-from .preflight import check_config
-from .pretrained import check_pretrained
+from ..weights.checkpoint_files import newest_checkpoint
+from .inputs import check_folder, check_options, read_students
+from .settings import Options, Student, config_text, sha256_of_text
+from .table import write_table
 
 
 @dataclass(frozen=True)
@@ -143,7 +146,7 @@ def execute(run: Run, options: Options) -> dict:
     start, config = time.time(), run.folder / 'config.py'
     run.folder.mkdir(parents=True, exist_ok=True)
     write_atomically(config, run.text)
-    saved = last_checkpoint(run.folder / 'run')
+    saved = newest_checkpoint(run.folder / 'run')
     if run.task == 'knn':
         score = score_knn(run)
     else:

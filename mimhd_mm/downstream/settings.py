@@ -8,14 +8,10 @@ from typing import Dict, List, Optional, Sequence
 from mmengine.config import Config
 
 from ..errors import UserInputError
+from ..evaluation.tasks import SEGMENTATIONS
 from ..models import RelationViT
-from .commands import project_root
+from ..project import project_root
 
-#: task -> the number in the log of its training, in percent; k-NN trains nothing
-METRICS = {'knn': None, 'linear': 'accuracy/top1', 'finetune': 'accuracy/top1', 'linear_segmentation': 'mIoU',
-           'segmentation': 'mIoU'}
-#: those of mmsegmentation's models and data
-SEGMENTATIONS = ('linear_segmentation', 'segmentation')
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 

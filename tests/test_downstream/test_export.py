@@ -7,8 +7,8 @@ import torch
 from mmengine.config import Config
 
 from mimhd_mm.compat import load_checkpoint_safely
-from mimhd_mm.engine import export as export_module
-from mimhd_mm.engine.export import FORMATS, NEEDS, TOLERANCE, export, read_student
+from mimhd_mm.downstream import export as export_module
+from mimhd_mm.downstream.export import FORMATS, NEEDS, TOLERANCE, export, read_student
 from mimhd_mm.engine.loading import read_config
 from mimhd_mm.errors import UserInputError
 from mimhd_mm.models.mae_files import read_tensors
@@ -16,7 +16,7 @@ from mimhd_mm.models.selfsup import students_of
 from mimhd_mm.registry import MODELS
 
 from ..conftest import SIZE, STUDENT, mimhd_cfg
-from .commands import error_of, load_tool
+from ..test_tools.commands import error_of, load_tool
 
 TOOL = 'model_converters/export_student.py'
 NAMES = dict(mmpretrain='s.pth', mmseg='s.pth', timm='s.safetensors', hf='folder', onnx='s.onnx')

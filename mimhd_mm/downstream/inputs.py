@@ -4,12 +4,13 @@ import os
 from pathlib import Path
 from typing import List
 
+from ..engine.launch import read_config_file
+from ..engine.pretrained import heads_of_file
 from ..errors import UserInputError
+from ..evaluation.tasks import METRICS, SEGMENTATIONS
 from ..models import RelationViT
 from ..models.mae_files import MAEFile, read_mae_file
-from .evaluate_config import METRICS, SEGMENTATIONS, Options, Student
-from .launch import read_config_file
-from .pretrained import heads_of_file
+from .settings import Options, Student
 
 
 def check_options(options: Options) -> None:

@@ -1,57 +1,11 @@
 """The table of downstream numbers, and what it was computed with."""
 import csv
-import importlib
 import json
-import platform
-import re
-import subprocess
 from pathlib import Path
 from typing import Dict, List
 
-import torch
-
-from .commands import project_root
-from .evaluate_config import Options, Student
-
-#: task -> column
-COLUMNS = {'knn': 'k-NN', 'linear': 'linear', 'finetune': 'fine-tuned', 'linear_segmentation': 'linear mIoU',
-           'segmentation': 'mIoU'}
-PACKAGES = ('torch', 'mmengine', 'mmcv', 'mmpretrain', 'mmseg')
-
-
-def environment() -> Dict[str, str]:
-    """Device, versions and commit that a number is computed with."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu_model()
-    return dict(device=device, versions=', '.join(f'{name} {version_of(name)}' for name in PACKAGES), commit=commit())
-
-
-def cpu_model() -> str:
-    """The name of the processor, as far as the system tells."""
-    info = Path('/proc/cpuinfo')
-    found = re.search(r'^model name\s*:\s*(.+)$', info.read_text(), re.M) if info.is_file() else None
-    return found[1] if found else platform.processor() or platform.machine()
-
-
-def version_of(package: str) -> str:
-    """The version of a package, ``'not installed'`` without it."""
-    try:
-        return importlib.import_module(package).__version__
-    except ImportError:
-        return 'not installed'
-
-
-def commit() -> str:
-    """The commit of this project, ``+ changes`` where files but for the docs differ from it, ``'no git'`` without one."""
-    root = project_root()
-    try:
-        head, changes = (subprocess.run(['git', '-C', str(root), *arguments], capture_output=True, text=True,
-                                        check=True).stdout.strip()
-                         for arguments in (('rev-parse', '--short=12', 'HEAD'),
-                                              ('status', '--porcelain', '--untracked-files=no', '--', '.',
-                                               ':(exclude)docs')))
-    except (OSError, subprocess.CalledProcessError):
-        return 'no git'
-    return head + (' + changes' if changes else '') if (root / '.git').exists() else 'no git'
+from ..evaluation.tasks import COLUMNS
+from .settings import Options, Student
 
 
 def write_table(students: List[Student], results: List[dict], options: Options, command: str) -> None:
