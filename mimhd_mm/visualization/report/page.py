@@ -42,7 +42,7 @@ def write_report(work_dirs: Sequence[str], out: str, names: Optional[Sequence[st
     """Read work dirs and write the page.
 
     Args:
-        work_dirs (sequence[str]): Of runs; or of ``tools/benchmarks/run_table.py``, for its runs and tables.
+        work_dirs (sequence[str]): Of runs; or of ``lab/tables/run_table.py``, for its runs and tables.
         out (str): The HTML file.
         names (sequence[str], optional): One a run, in order. None takes what tells the folders apart.
         tables (sequence[str]): Further JSON files of downstream numbers, or folders with some.

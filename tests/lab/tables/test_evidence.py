@@ -6,19 +6,19 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from lab.tables import evidence_page
+from lab.tables.evidence_page import compare, keep, read_protocol, read_results, write_page
+from lab.tables.evidence_plot import draw_entropy, draw_scores, entropy_points
+from lab.tables.plan import TableOptions
+from lab.tables.report import summary
+from lab.tables.rows import read_tables
 from mimhd_mm.datasets import TinyImageNet
 from mimhd_mm.datasets.image_part import link_part
-from mimhd_mm.engine import evidence
-from mimhd_mm.engine.evidence import compare, keep, read_protocol, read_results, write_page
-from mimhd_mm.engine.table_plan import TableOptions
-from mimhd_mm.engine.table_report import summary
-from mimhd_mm.engine.tables import read_tables
 from mimhd_mm.errors import UserInputError
-from mimhd_mm.visualization.evidence_plot import draw_entropy, draw_scores, entropy_points
 
-from .test_tools.commands import error_of
+from ...test_tools.commands import error_of
 
-TABLES = read_tables(evidence.protocol_file())
+TABLES = read_tables(evidence_page.protocol_file())
 
 
 @pytest.fixture(scope='module')
@@ -70,7 +70,7 @@ def test_the_protocol_names_rows_that_can_be_planned():
     assert set(read_protocol()) == set(TABLES)
     for name, table in TABLES.items():
         settings = read_protocol()[name]
-        assert settings['seeds'] >= 1 and set(settings['tasks']) <= set(evidence.COLUMNS)
+        assert settings['seeds'] >= 1 and set(settings['tasks']) <= set(evidence_page.COLUMNS)
         assert all(set(row.sources) == {'mini'} for row in table.rows)
     claims = [row.name for row in TABLES['claims'].rows]
     assert claims[0] == 'MIM-HD, E' and 'TinyMIM, 3E' in claims and 'untrained' in claims
@@ -111,10 +111,10 @@ def test_what_is_kept_holds_no_paths(kept, tmp_path):
 
 def test_the_page_says_what_the_files_say(kept, tmp_path):
     page = tmp_path / 'evidence.md'
-    page.write_text(f'before\n{evidence.BEGIN}\nold\n{evidence.END}\nafter\n')
+    page.write_text(f'before\n{evidence_page.BEGIN}\nold\n{evidence_page.END}\nafter\n')
     write_page(page, kept)
     text = page.read_text()
-    assert text.startswith('before\n') and text.endswith(f'{evidence.END}\nafter\n') and 'old' not in text
+    assert text.startswith('before\n') and text.endswith(f'{evidence_page.END}\nafter\n') and 'old' not in text
     assert '| MIM-HD, E | 11.00 ± 1.41 (n=2) | 30.50 ± 0.71 (n=2) | 0.500 |' in text
     assert '| TinyMIM, E | better | worse |' in text  # 11 against 8, 30.5 against 33.5
     for name in set(read_protocol()) - {'claims', 'alpha'}:
@@ -140,22 +140,22 @@ def test_points_of_the_entropy_are_the_runs():
 def test_shared_runs_count_once(kept):
     results = read_results(kept)
     results['parts'] = results['claims']
-    assert evidence.distinct_hours(results) == evidence.distinct_hours(read_results(kept))
+    assert evidence_page.distinct_hours(results) == evidence_page.distinct_hours(read_results(kept))
 
 
 def test_a_page_without_marks_or_results(kept, tmp_path):
     (tmp_path / 'page.md').write_text('nothing')
     with pytest.raises(UserInputError, match='lacks the lines'):
         write_page(tmp_path / 'page.md', kept)
-    (tmp_path / 'page.md').write_text(evidence.BEGIN + evidence.END)
+    (tmp_path / 'page.md').write_text(evidence_page.BEGIN + evidence_page.END)
     with pytest.raises(UserInputError, match='No results'):
         write_page(tmp_path / 'page.md', tmp_path)
-    assert 'paris' in error_of('benchmarks/evidence.py', 'run', 'paris', '--pretrain-root', tmp_path, '--teacher', 'x')
+    assert 'paris' in error_of('lab.tables.evidence', 'run', 'paris', '--pretrain-root', tmp_path, '--teacher', 'x')
 
 
 def test_the_page_in_the_repository_is_up_to_date(tmp_path):
     """What stands in docs/evidence.md is what its files give."""
-    docs = Path(__file__).parents[1] / 'docs'
+    docs = Path(__file__).parents[3] / 'docs'
     if not read_results(docs / 'evidence'):
         pytest.skip('nothing has been kept yet')
     page = tmp_path / 'evidence.md'

@@ -3,11 +3,12 @@ import re
 from pathlib import Path
 from typing import Dict, Iterator, List, Tuple
 
-from ..errors import UserInputError
-from .table_plan import read_base
-from .tables import Row, Table, options_text
+from mimhd_mm.errors import UserInputError
 
-BEGIN = '<!-- begin: written by python tools/benchmarks/run_table.py --readme -->'
+from .plan import read_base
+from .rows import Row, Table, options_text
+
+BEGIN = '<!-- begin: written by python -m lab.tables.run_table --readme -->'
 END = '<!-- end -->'
 #: method, size and data in the name of a pre-training config
 STEM = re.compile(r'^(?P<method>[a-z]+)_vit-(?P<size>[a-z]+)-p\d+.*_(?P<data>in1k|tiny-imagenet(?:-64px)?)$')
@@ -37,7 +38,7 @@ def generated_part(configs: Path, tables: Dict[str, Table]) -> str:
 def table_part(table: Table) -> str:
     """Rows, files, options and the paper's numbers of one table."""
     paper = any(row.paper for row in table.rows)
-    lines = [f'## {table.title}', '', f'`python tools/benchmarks/run_table.py {table.name}`', '',
+    lines = [f'## {table.title}', '', f'`python -m lab.tables.run_table {table.name}`', '',
              '| | row | config | miniature |' + (' the paper |' if paper else ''),
              '| ---: | --- | --- | --- |' + (' --- |' if paper else '')]
     for row in table.rows:

@@ -8,16 +8,17 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mimhd_mm.engine.table_evaluation import evaluation_folder, evaluation_options, student_width
-from mimhd_mm.engine.table_plan import TableOptions, plan_row
-from mimhd_mm.engine.table_readme import BEGIN, END, generated_part, write_readme
-from mimhd_mm.engine.table_report import summary, write_report
-from mimhd_mm.engine.table_runs import last_figures, locked
-from mimhd_mm.engine.tables import Row, Table, read_tables, tables_file
+from lab import ROOT
+from lab.tables.evaluation import evaluation_folder, evaluation_options, student_width
+from lab.tables.plan import TableOptions, plan_row
+from lab.tables.readme import BEGIN, END, generated_part, write_readme
+from lab.tables.report import summary, write_report
+from lab.tables.rows import Row, Table, read_tables, tables_file
+from lab.tables.runs import last_figures, locked
 from mimhd_mm.errors import UserInputError
 from mimhd_mm.weights.checkpoint_files import newest_checkpoint
 
-CONFIGS = tables_file().parent
+CONFIGS = ROOT / 'configs'
 TABLES = read_tables(tables_file())
 ROWS = [pytest.param(table.rows[number], kind, id=f'{table.name}-{number + 1}-{kind}')
         for table in TABLES.values() for number in range(len(table.rows)) for kind in table.rows[number].sources]
@@ -154,7 +155,7 @@ def test_two_calls_do_not_train_in_one_folder(tmp_path):
 def test_readme_is_what_is_generated():
     text = (CONFIGS / 'README.md').read_text(encoding='utf-8')
     part = text[text.index(BEGIN) + len(BEGIN) + 1:text.index(END)]
-    assert part == generated_part(CONFIGS, TABLES), 'run python tools/benchmarks/run_table.py --readme'
+    assert part == generated_part(CONFIGS, TABLES), 'run python -m lab.tables.run_table --readme'
     for row in (row for table in TABLES.values() for row in table.rows):
         assert f'| {row.number} | {row.name} |' in part
         for number in row.paper.values():

@@ -5,15 +5,16 @@ from typing import Dict, List, Tuple, Union
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ..engine.evidence import score_of
-from ..evaluation.tasks import COLUMNS
+from mimhd_mm.evaluation.tasks import COLUMNS
+
+from .evidence_page import score_of
 
 
 def draw_scores(results: Dict[str, dict], path: Union[str, Path]) -> None:
     """Draw every seed's score as a dot, and mean and sample standard deviation over the seeds as a bar.
 
     Args:
-        results (dict): Table -> what :func:`~mimhd_mm.engine.evidence.keep` wrote.
+        results (dict): Table -> what :func:`~lab.tables.evidence_page.keep` wrote.
         path (str | Path): Where the PNG goes.
     """
     panels: List[Tuple[dict, str]] = [

@@ -11,18 +11,19 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 
-from ..downstream.evaluate import check_labels
-from ..downstream.inputs import check_architecture, read_students
-from ..downstream.settings import Options, Settings, Student, config_text, shipped_settings
-from ..errors import UserInputError, root_cause
-from ..evaluation.tasks import SEGMENTATIONS
-from ..models import RelationViT
-from ..models.mae_files import FILES_WITH_DECODER, MAEFile, read_mae_file
-from .launch import use_amp
-from .loading import build_untrained
-from .preflight import check_config, check_image_folder
-from .pretrained import check_pretrained
-from .table_plan import Run, TableOptions, pretraining_datasets, read_base
+from mimhd_mm.downstream.evaluate import check_labels
+from mimhd_mm.downstream.inputs import check_architecture, read_students
+from mimhd_mm.downstream.settings import Options, Settings, Student, config_text, shipped_settings
+from mimhd_mm.engine.launch import use_amp
+from mimhd_mm.engine.loading import build_untrained
+from mimhd_mm.engine.preflight import check_config, check_image_folder
+from mimhd_mm.engine.pretrained import check_pretrained
+from mimhd_mm.errors import UserInputError, root_cause
+from mimhd_mm.evaluation.tasks import SEGMENTATIONS
+from mimhd_mm.models import RelationViT
+from mimhd_mm.models.mae_files import FILES_WITH_DECODER, MAEFile, read_mae_file
+
+from .plan import Run, TableOptions, pretraining_datasets, read_base
 
 
 def evaluation_options(run: Run, task: str, options: TableOptions) -> Options:

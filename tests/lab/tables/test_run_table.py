@@ -1,4 +1,4 @@
-"""tools/benchmarks/run_table.py: rows are trained, killed, gone on with and reported; wrong input starts nothing."""
+"""lab/tables/run_table.py: rows are trained, killed, gone on with and reported; wrong input starts nothing."""
 import csv
 import json
 import os
@@ -16,9 +16,9 @@ from mimhd_mm.compat import load_checkpoint_safely
 from mimhd_mm.engine.loading import build_untrained
 from mimhd_mm.registry import MODELS
 
-from .commands import ROOT, error_of, load_tool
+from ...test_tools.commands import ROOT, error_of, load_tool
 
-TOOL = 'benchmarks/run_table.py'
+TOOL = 'lab.tables.run_table'
 MINI = ROOT / 'configs' / 'pretrain' / 'mini'
 STUDENT = MINI / 'mimhd_vit-micro-p8_1xb64-coslr-5e_tiny-imagenet-64px.py'
 CONFIG = '''
@@ -100,7 +100,7 @@ def report(work, name='some-mini') -> dict:
 def kill_after_first_checkpoint(arguments, work) -> None:
     """Start the tool and end its processes with SIGKILL as soon as a checkpoint is complete."""
     process = subprocess.Popen(
-        [sys.executable, '-W', 'ignore', str(ROOT / 'tools' / TOOL), *arguments], start_new_session=True,
+        [sys.executable, '-W', 'ignore', '-m', TOOL, *arguments], start_new_session=True,
         env=dict(os.environ, PYTHONPATH=str(ROOT)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         end = time.time() + 240

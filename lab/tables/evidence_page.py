@@ -6,16 +6,16 @@ from typing import Dict, List, Optional, Sequence
 
 import yaml
 
-from ..errors import UserInputError
-from ..evaluation.tasks import COLUMNS
-from ..project import project_root
-from .commands import logged, write_atomically
-from .table_plan import TableOptions
-from .table_report import summary
-from .table_runs import run_table
-from .tables import Table, read_tables
+from mimhd_mm.engine.commands import logged, write_atomically
+from mimhd_mm.errors import UserInputError
+from mimhd_mm.evaluation.tasks import COLUMNS
 
-BEGIN = '<!-- begin: written by python tools/benchmarks/evidence.py write -->'
+from .plan import TableOptions
+from .report import summary
+from .rows import Table, read_tables
+from .runs import run_table
+
+BEGIN = '<!-- begin: written by python -m lab.tables.evidence write -->'
 END = '<!-- end -->'
 #: what is kept of the log of each epoch
 CURVES = ('loss_qk', 'loss_vv', 'loss_rec', 'head_entropy_qk', 'head_entropy_vv', 'head_coverage_qk', 'head_coverage_vv')
@@ -26,7 +26,7 @@ WEIGHTS = {'head_entropy_qk': 'entropy Q-K', 'head_entropy_vv': 'entropy V-V', '
 
 def protocol_file() -> Path:
     """The list of the tables."""
-    return project_root() / 'configs' / 'evidence.yml'
+    return Path(__file__).with_name('evidence.yml')
 
 
 def read_protocol() -> Dict[str, dict]:
@@ -157,7 +157,7 @@ def table_text(result: Optional[dict], name: str, settings: dict) -> str:
              *('–' if weight_of(row, key) is None else f'{weight_of(row, key)["mean"]:.2f}' for key in weights),
              f'{hours["mean"]:.3f}' if hours else 'resumed' if row['runs'] else 'not run']) + ' |')
     about = result['about']
-    return '\n'.join([*lines, '', f'`python tools/benchmarks/evidence.py run {name} ...`; {about["device"]}; '
+    return '\n'.join([*lines, '', f'`python -m lab.tables.evidence run {name} ...`; {about["device"]}; '
                       f'{about["versions"]}; commit {about["commit"]}.'])
 
 
@@ -188,7 +188,7 @@ def write_page(page: Path, folder: Path) -> None:
         raise UserInputError(f'{str(page)!r} lacks the lines {BEGIN!r} and {END!r}, between which results go.')
     results, protocol = read_results(folder), read_protocol()
     if not results:
-        raise UserInputError(f'No results in {str(folder)!r}; `evidence.py run` leaves them there.')
+        raise UserInputError(f'No results in {str(folder)!r}; `python -m lab.tables.evidence run` leaves them there.')
     parts = [
         '## Results', 'Percent; mean ± sample standard deviation over n seeds.\nHours are those of pre-training and '
         f'evaluation together, of runs that were not interrupted; all runs: {distinct_hours(results):.1f}.',

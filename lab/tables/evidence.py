@@ -1,29 +1,30 @@
 """Run the tables of docs/evidence.md, or write its results from what is kept of them in docs/evidence.
 
     python tools/dataset_converters/take_part.py data/tiny-imagenet-200 data/part --classes 50 --per-class 48
-    python tools/benchmarks/evidence.py run --pretrain-root data/part --segmentation-root data/camvid --teacher MAE.pth
-    python tools/benchmarks/evidence.py write
+    python -m lab.tables.evidence run --pretrain-root data/part --segmentation-root data/camvid --teacher MAE.pth
+    python -m lab.tables.evidence write
 
-`run` is tools/benchmarks/run_table.py for each table of configs/evidence.yml with its seeds; called again it goes on.
+`run` is lab.tables.run_table for each table of lab/tables/evidence.yml with its seeds; called again it goes on.
 """
 import argparse
 import shlex
 import sys
 from pathlib import Path
 
-from mimhd_mm.engine.evidence import read_results, run_evidence, write_page
 from mimhd_mm.engine.launch import run_tool
-from mimhd_mm.project import project_root
+
+from .. import ROOT
+from .evidence_page import read_results, run_evidence, write_page
 
 
 def parse_args(argv) -> argparse.Namespace:
-    docs = project_root() / 'docs'
+    docs = ROOT / 'docs'
     parser = argparse.ArgumentParser(description='Run and write the evidence page')
     parser.add_argument('--results', type=Path, default=docs / 'evidence', metavar='DIR',
                         help='folder of the kept results (default docs/evidence)')
     actions = parser.add_subparsers(dest='action', required=True)
     run = actions.add_parser('run', help='run tables and keep their results')
-    run.add_argument('tables', nargs='*', help='which (default: all of configs/evidence.yml)')
+    run.add_argument('tables', nargs='*', help='which (default: all of lab/tables/evidence.yml)')
     run.add_argument('--pretrain-root', required=True, metavar='DIR', help='images, with train/ and val/')
     run.add_argument('--segmentation-root', metavar='DIR', help="CamVid (default: the config's folder)")
     run.add_argument('--teacher', required=True, metavar='FILE', help='the mini MAE')
@@ -40,13 +41,13 @@ def main(argv=None) -> int:
     if args.action == 'run':
         where = {key: getattr(args, key) for key in ('pretrain_root', 'segmentation_root', 'teacher', 'heads',
                                                      'work_dir')}
-        command = shlex.join(['python', 'tools/benchmarks/evidence.py', *(sys.argv[1:] if argv is None else argv)])
+        command = shlex.join(['python', '-m', 'lab.tables.evidence', *(sys.argv[1:] if argv is None else argv)])
         failures = run_evidence(args.tables, command, args.results, **where)
         for run, sentence in failures.items():
             print(f'error: {run}: {sentence}', file=sys.stderr)
         return 1 if failures else 0
     write_page(args.page, args.results)
-    from mimhd_mm.visualization.evidence_plot import draw_entropy, draw_scores  # matplotlib is not needed to run
+    from .evidence_plot import draw_entropy, draw_scores  # matplotlib is not needed to run
     draw_scores(read_results(args.results), args.results / 'scores.png')
     draw_entropy(read_results(args.results), args.results / 'entropy.png')
     return 0

@@ -6,12 +6,13 @@ import statistics
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Tuple
 
-from ..errors import UserInputError
-from ..evaluation.tasks import COLUMNS, PAPER
-from .commands import write_atomically
-from .table_evaluation import evaluation_folder
-from .table_plan import Run, TableOptions
-from .tables import Row, Table, options_text
+from mimhd_mm.engine.commands import write_atomically
+from mimhd_mm.errors import UserInputError
+from mimhd_mm.evaluation.tasks import COLUMNS, PAPER
+
+from .evaluation import evaluation_folder
+from .plan import Run, TableOptions
+from .rows import Row, Table, options_text
 
 Failures = Dict[Tuple[int, int], str]
 

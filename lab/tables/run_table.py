@@ -1,8 +1,8 @@
-"""Run a table of the paper from configs/tables.yml: pre-train each row, evaluate it, write the table.
+"""Run a table of the paper from lab/tables/tables.yml: pre-train each row, evaluate it, write the table.
 
-    python tools/benchmarks/run_table.py --list
-    python tools/benchmarks/run_table.py table3 --mini --pretrain-root data/tiny-imagenet-200 --teacher MAE.pth
-    python tools/benchmarks/run_table.py table3 --gpus 8 --seeds 3
+    python -m lab.tables.run_table --list
+    python -m lab.tables.run_table table3 --mini --pretrain-root data/tiny-imagenet-200 --teacher MAE.pth
+    python -m lab.tables.run_table table3 --gpus 8 --seeds 3
 
 Every training is an ordinary run of tools/train.py with a config in WORK_DIR/runs, and every evaluation is that of
 tools/evaluate_student.py. The table, WORK_DIR/TABLE.md, .csv and .json, is rewritten after each row. Called again, this
@@ -15,13 +15,15 @@ import sys
 from pathlib import Path
 
 from mimhd_mm.engine.launch import run_tool
-from mimhd_mm.engine.table_plan import TableOptions
-from mimhd_mm.engine.table_readme import write_readme
-from mimhd_mm.engine.table_report import report_stem
-from mimhd_mm.engine.table_runs import run_table
-from mimhd_mm.engine.tables import choose_table, describe_tables, read_tables, tables_file
 from mimhd_mm.errors import UserInputError
 from mimhd_mm.evaluation.tasks import METRICS
+
+from .. import ROOT
+from .plan import TableOptions
+from .readme import write_readme
+from .report import report_stem
+from .rows import choose_table, describe_tables, read_tables, tables_file
+from .runs import run_table
 
 #: of the full sizes what the paper reports, of the miniatures what takes no training
 DEFAULT_TASKS = {'full': ['finetune', 'segmentation'], 'mini': ['knn']}
@@ -55,7 +57,7 @@ def parse_args(argv) -> argparse.Namespace:
     parser.add_argument('--work-dir', metavar='DIR', default=TableOptions.work_dir,
                         help='for all runs and the table (default %(default)s)')
     parser.add_argument('--tables', metavar='FILE', type=Path, default=tables_file(),
-                        help='another list of tables (default configs/tables.yml)')
+                        help='another list of tables (default lab/tables/tables.yml)')
     return parser.parse_args(argv)
 
 
@@ -67,15 +69,15 @@ def main(argv=None) -> int:
         return 0
     if args.readme:
         if args.tables != tables_file():
-            raise UserInputError('--readme writes the map of configs/tables.yml; leave --tables out.')
-        write_readme(tables_file().with_name('README.md'), tables)
+            raise UserInputError('--readme writes the map of lab/tables/tables.yml; leave --tables out.')
+        write_readme(ROOT / 'configs' / 'README.md', tables)
         return 0
     table = choose_table(tables, args.table)
     own = {key: value for key, value in vars(args).items() if key not in ('table', 'list', 'readme', 'rows', 'tables')}
     own['tasks'] = args.tasks or DEFAULT_TASKS['mini' if args.mini else 'full']
     options = TableOptions(**own)
     arguments = sys.argv[1:] if argv is None else argv
-    failures = run_table(table, args.rows, options, shlex.join(['python', 'tools/benchmarks/run_table.py', *arguments]))
+    failures = run_table(table, args.rows, options, shlex.join(['python', '-m', 'lab.tables.run_table', *arguments]))
     print('\n' + report_stem(table, options).with_suffix('.md').read_text(), end='')
     for run, sentence in failures.items():
         print(f'error: {run}: {sentence}', file=sys.stderr)

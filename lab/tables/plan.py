@@ -11,17 +11,18 @@ from typing import Iterator, List, Optional, Sequence, Tuple
 
 from mmengine.config import Config
 
-from ..downstream.settings import schedule_changes
-from ..errors import UserInputError
-from ..models.mae_files import sha256_of
-from ..project import project_root
-from .launch import read_config_file
-from .tables import Row, options_text
+from mimhd_mm.downstream.settings import schedule_changes
+from mimhd_mm.engine.launch import read_config_file
+from mimhd_mm.errors import UserInputError
+from mimhd_mm.models.mae_files import sha256_of
+from mimhd_mm.project import project_root
+
+from .rows import Row, options_text
 
 
 @dataclass(frozen=True)
 class TableOptions:
-    """What is asked for; the arguments of ``tools/benchmarks/run_table.py``.
+    """What is asked for; the arguments of ``lab/tables/run_table.py``.
 
     Attributes:
         mini (bool): The miniatures in place of the full sizes. Defaults to False.
@@ -168,7 +169,7 @@ def pretraining_text(path: Path, base: Config, row_options: dict, options: Table
     for change in (settings, schedule_changes(merged, options.shorten)):
         changes.merge_from_dict(change)
     return '\n'.join([
-        '# Written by tools/benchmarks/run_table.py: a row of a table, with its options, seed, data and length.',
+        '# Written by lab/tables/run_table.py: a row of a table, with its options, seed, data and length.',
         f'_base_ = {path.resolve().as_posix()!r}', '',
         *(f'{key} = {pformat(value, width=110, sort_dicts=False)}' for key, value in changes.to_dict().items())]) + '\n'
 

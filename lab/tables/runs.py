@@ -11,18 +11,19 @@ from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 import torch
 from mmengine.registry import DefaultScope
 
-from ..downstream.evaluate import evaluate
-from ..downstream.inputs import check_options
-from ..downstream.settings import Options, shipped_settings
-from ..errors import UserInputError, root_cause
-from ..project import environment
-from ..weights.checkpoint_files import newest_checkpoint
-from .commands import call_tool, logged, write_atomically
-from .loading import build_untrained
-from .table_evaluation import check_run, evaluation_folder, evaluation_options
-from .table_plan import Run, TableOptions, plan_row, selects_heads
-from .table_report import write_report
-from .tables import Table, choose_rows
+from mimhd_mm.downstream.evaluate import evaluate
+from mimhd_mm.downstream.inputs import check_options
+from mimhd_mm.downstream.settings import Options, shipped_settings
+from mimhd_mm.engine.commands import call_tool, logged, write_atomically
+from mimhd_mm.engine.loading import build_untrained
+from mimhd_mm.errors import UserInputError, root_cause
+from mimhd_mm.project import environment
+from mimhd_mm.weights.checkpoint_files import newest_checkpoint
+
+from .evaluation import check_run, evaluation_folder, evaluation_options
+from .plan import Run, TableOptions, plan_row, selects_heads
+from .report import write_report
+from .rows import Table, choose_rows
 
 #: kinds of keys in the log of a pre-training that are kept for the table
 LOGGED = ('head_entropy', 'head_coverage', 'head_spread')

@@ -1,4 +1,4 @@
-"""The rows of the paper's tables and figures, as ``configs/tables.yml`` lists them."""
+"""The rows of the paper's tables and figures, as ``lab/tables/tables.yml`` lists them."""
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -6,8 +6,7 @@ from typing import Dict, List, Optional, Sequence
 
 import yaml
 
-from ..errors import UserInputError
-from ..project import project_root
+from mimhd_mm.errors import UserInputError
 
 KINDS = ('full', 'mini')
 
@@ -45,11 +44,11 @@ class Table:
 
 def tables_file() -> Path:
     """The list of the paper's tables that this project holds."""
-    return project_root() / 'configs' / 'tables.yml'
+    return Path(__file__).with_name('tables.yml')
 
 
 def read_tables(path: Path) -> Dict[str, Table]:
-    """Read a list of tables, by name; its format is described at the top of ``configs/tables.yml``.
+    """Read a list of tables, by name; its format is described at the top of ``lab/tables/tables.yml``.
 
     Raises:
         UserInputError: If the file is missing or a row is not of that format.
@@ -64,7 +63,7 @@ def read_tables(path: Path) -> Dict[str, Table]:
                              ) from error
     except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         message = ' '.join(f'{type(error).__name__}: {error}'.split())
-        raise UserInputError(f'{str(path)!r} is no list of tables as configs/tables.yml describes it ({message}).'
+        raise UserInputError(f'{str(path)!r} is no list of tables as lab/tables/tables.yml describes it ({message}).'
                              ) from error
     for table in tables.values():
         if not re.fullmatch(r'\w[\w.=-]*', str(table.name)):  # files are named after it
