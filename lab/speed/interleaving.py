@@ -36,8 +36,8 @@ class StudentsStep(Step):
     def train(self, data: dict) -> None:
         """As ``MultiStudent.train_step``, but that images come preprocessed."""
         with self.model.precision(self.optim_wrapper):
-            images, teacher = self.model.teach(data['inputs'])  # (B, 3, H, W), each (B, M1, 1 + N, d1)
-        self.model.learn(images, teacher, self.optim_wrapper, self.model.students)
+            images, teacher, seen = self.model.teach(data['inputs'])  # (B, 3, H, W), each (B, M1, 1 + n, d1), (B, n)
+        self.model.learn(images, teacher, seen, self.optim_wrapper, self.model.students)
 
 
 def interleave(steps: Dict[str, Step], repeats: int, warmup: int) -> Dict[str, List[Dict[str, float]]]:
