@@ -16,8 +16,8 @@ from mmengine.runner import load_checkpoint
 from safetensors.torch import save_file
 from torch import nn
 
+from lab.robustness.hostile_files import PAYLOADS, kinds, write_kinds
 from lab.tables.rows import read_tables
-from mimhd_mm.benchmark.hostile_files import PAYLOADS, kinds, write_kinds
 from mimhd_mm.compat import load_checkpoint_safely
 from mimhd_mm.datasets import PackedImages
 from mimhd_mm.engine.launch import read_config_file

@@ -8,7 +8,7 @@ PACKAGE = Path(__file__).parents[1] / 'mimhd_mm'
 
 #: top-most first; a file may import from its own layer and those below
 LAYERS = [
-    ('benchmark', 'downstream', 'engine', 'measuring', 'visualization', 'evaluation', 'datasets'),
+    ('downstream', 'engine', 'measuring', 'visualization', 'evaluation', 'datasets'),
     ('models.selfsup',),  # and the package `models` as a whole
     ('models.heads', 'models.target_generators'),
     ('models.backbones', 'models.necks', 'models.losses', 'models.matchers', 'models.data_preprocessors'),

@@ -8,10 +8,10 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from lab.robustness.soak_config import tiny_config
 from lab.speed.hook_timing import HookTimingRunner, acts, table_rows, time_hooks
 from mimhd_mm.engine import ResumableRunner
 from mimhd_mm.engine.hooks import HeadRoutingHook
-from mimhd_mm.engine.soak_config import tiny_config
 from mimhd_mm.errors import UserInputError
 from mimhd_mm.registry import HOOKS
 

@@ -1,10 +1,10 @@
-"""tools/benchmarks/soak.py: real processes, killed and corrupted; and what it finds where a run does differ."""
+"""lab/robustness/soak.py: real processes, killed and corrupted; and what it finds where a run does differ."""
 from mmengine.config import Config
 
-from mimhd_mm.engine.soak import KINDS, Fault, Round, Soak, differences, markdown, memory_growth, merge
-from mimhd_mm.engine.soak_config import tiny_config
+from lab.robustness.soak_config import tiny_config
+from lab.robustness.soak_runs import KINDS, Fault, Round, Soak, differences, markdown, memory_growth, merge
 
-from .commands import error_of
+from ...test_tools.commands import error_of
 
 
 def test_an_interrupted_run_ends_alike(tmp_path):
@@ -53,5 +53,5 @@ def test_growth_is_found():
 
 
 def test_wrong_input(tmp_path):
-    assert '--kills' in error_of('benchmarks/soak.py', '--kills', -1)
-    assert 'nothing.py' in error_of('benchmarks/soak.py', '--config', 'nothing.py', '--work-dir', tmp_path)
+    assert '--kills' in error_of('lab.robustness.soak', '--kills', -1)
+    assert 'nothing.py' in error_of('lab.robustness.soak', '--config', 'nothing.py', '--work-dir', tmp_path)

@@ -7,8 +7,8 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from PIL import Image
 
-from ..project import project_root
-from ..registry import MODELS
+from mimhd_mm.project import project_root
+from mimhd_mm.registry import MODELS
 
 STUDENT = dict(embed_dims=48, num_layers=2, num_heads=3, feedforward_channels=96)
 TEACHER = dict(embed_dims=64, num_layers=3, num_heads=4, feedforward_channels=128)

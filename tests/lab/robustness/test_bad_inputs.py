@@ -1,15 +1,15 @@
-"""tools/benchmarks/bad_inputs.py: all it tries is harmless, and it says so where something is not."""
+"""lab/robustness/bad_inputs.py: all it tries is harmless, and it says so where something is not."""
 import copy
 import json
 
 import pytest
 
-from mimhd_mm.benchmark import bad_images, hostile_files
-from mimhd_mm.benchmark.bad_inputs import harmless, markdown
+from lab.robustness import bad_images, hostile_files
+from lab.robustness.trials import harmless, markdown
 
-from .commands import error_of, load_tool
+from ...test_tools.commands import error_of, load_tool
 
-TOOL = 'benchmarks/bad_inputs.py'
+TOOL = 'lab.robustness.bad_inputs'
 
 
 @pytest.fixture(scope='module')

@@ -1,6 +1,6 @@
 """Kill, interrupt and corrupt a training at random and compare its end with an undisturbed one's, bit by bit.
 
-    python tools/benchmarks/soak.py --kills 50 --corruptions 20
+    python -m lab.robustness.soak --kills 50 --corruptions 20
 
 Needs no data: a tiny MIM-HD on images that it makes, unless --config names another. Writes soak.json and soak.md.
 """
@@ -12,9 +12,10 @@ import torch
 
 from mimhd_mm.engine.launch import add_common_arguments, load_config, run_tool
 from mimhd_mm.engine.preflight import check_config
-from mimhd_mm.engine.soak import Soak, markdown, merge, write_report
-from mimhd_mm.engine.soak_config import tiny_config
 from mimhd_mm.errors import UserInputError
+
+from .soak_config import tiny_config
+from .soak_runs import Soak, markdown, merge, write_report
 
 
 def main(argv=None) -> int:

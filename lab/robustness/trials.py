@@ -8,10 +8,11 @@ from mmpretrain.datasets import CustomDataset
 from torch import nn
 from torch.utils.data import DataLoader
 
-from ..datasets import LoadAnyImage
-from ..errors import UserInputError
-from ..models.mae_files import read_mae_file, read_tensors
-from ..models.vit_files import read_vit_file
+from mimhd_mm.datasets import LoadAnyImage
+from mimhd_mm.errors import UserInputError
+from mimhd_mm.models.mae_files import read_mae_file, read_tensors
+from mimhd_mm.models.vit_files import read_vit_file
+
 from . import bad_images, hostile_files
 
 PIPELINE = [dict(type='mimhd_mm.LoadAnyImage', max_bad=100),

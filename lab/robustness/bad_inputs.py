@@ -1,6 +1,6 @@
 """Every kind of bad image and hostile file that this project knows, given to what loads them, in a table.
 
-    python tools/benchmarks/bad_inputs.py --out FOLDER
+    python -m lab.robustness.bad_inputs --out FOLDER
 
 Files are made in a temporary folder. FOLDER/bad_inputs.md and .json say what each got. The status is 1 if a loader
 process died, a hostile file was taken, or its payload ran.
@@ -10,10 +10,11 @@ import json
 import tempfile
 from pathlib import Path
 
-from mimhd_mm.benchmark.bad_inputs import harmless, markdown, try_files, try_images, try_workers
 from mimhd_mm.engine.launch import run_tool
 from mimhd_mm.errors import UserInputError
 from mimhd_mm.project import environment
+
+from .trials import harmless, markdown, try_files, try_images, try_workers
 
 
 def main(argv=None) -> int:

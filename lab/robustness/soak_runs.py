@@ -28,10 +28,10 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch import Tensor
 
-from ..compat import load_checkpoint_safely
-from ..errors import UserInputError
-from ..weights.checkpoint_files import newest_checkpoint, write_whole
-from .hooks import INTERRUPTED_STATUS
+from mimhd_mm.compat import load_checkpoint_safely
+from mimhd_mm.engine.hooks import INTERRUPTED_STATUS
+from mimhd_mm.errors import UserInputError
+from mimhd_mm.weights.checkpoint_files import newest_checkpoint, write_whole
 
 #: kind of fault -> what is done
 KINDS = {
