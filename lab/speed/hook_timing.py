@@ -11,7 +11,7 @@ from mmengine.registry import RUNNERS as MMENGINE_RUNNERS
 from mimhd_mm.engine.hooks import HeadWeightHook, KNNProbeHook
 from mimhd_mm.engine.hooks.drawing_hook import DrawingHook
 from mimhd_mm.engine.multi_student_runner import MultiStudentRunner
-from mimhd_mm.engine.runner import ResumableRunner
+from mimhd_mm.engine.resume.runner import ResumableRunner
 from mimhd_mm.errors import UserInputError
 from mimhd_mm.registry import RUNNERS
 

@@ -92,7 +92,8 @@ def build_variant(name: str, size: str, *, img_size: Optional[int] = None, heads
                   dtype: str = 'float32') -> Tuple[nn.Module, Config]:
     """Model and config of a variant, with random weights and no file read.
 
-    The model's ``init_weights``, which wants a teacher's file, is not called: see :func:`~mimhd_mm.measuring.stand_ins.fill_randomly`.
+    The model's ``init_weights``, which wants a teacher's file, is not called: see
+    :func:`~mimhd_mm.measuring.stand_ins.fill_randomly`.
 
     Args:
         name (str): A key of :data:`VARIANTS`.

@@ -17,7 +17,7 @@ from mimhd_mm.downstream.settings import Options, Settings, Student, config_text
 from mimhd_mm.engine.launch import use_amp
 from mimhd_mm.engine.loading import build_untrained
 from mimhd_mm.engine.preflight import check_config, check_image_folder
-from mimhd_mm.engine.pretrained import check_pretrained
+from mimhd_mm.engine.preflight.pretrained import check_pretrained
 from mimhd_mm.errors import UserInputError, root_cause
 from mimhd_mm.evaluation.tasks import SEGMENTATIONS
 from mimhd_mm.models import RelationViT

@@ -16,7 +16,7 @@ from ..engine.commands import call_tool, logged, write_atomically
 from ..engine.launch import read_config_file, use_amp
 from ..engine.loading import build_preprocessor, build_untrained
 from ..engine.preflight import check_config
-from ..engine.pretrained import check_pretrained
+from ..engine.preflight.pretrained import check_pretrained
 from ..errors import UserInputError
 from ..evaluation import KNNProbe
 from ..evaluation.tasks import METRICS, SEGMENTATIONS

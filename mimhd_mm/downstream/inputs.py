@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import List
 
 from ..engine.launch import read_config_file
-from ..engine.pretrained import heads_of_file
+from ..engine.preflight.pretrained import heads_of_file
 from ..errors import UserInputError
 from ..evaluation.tasks import METRICS, SEGMENTATIONS
 from ..models import RelationViT

@@ -110,7 +110,7 @@ def drop_amp_settings(cfg: Config) -> None:
 def build_runner(cfg: Config) -> Runner:
     """Check ``cfg``, start the process group where there is one, and build the Runner.
 
-    It is a :class:`~mimhd_mm.engine.runner.ResumableRunner` where the config names no other ``runner_type``.
+    It is a :class:`~mimhd_mm.engine.resume.runner.ResumableRunner` where the config names no other ``runner_type``.
     Without a GPU the group is gloo's, whatever backend the config names (nccl exists on GPUs only), models
     are wrapped without a device, which mmengine's defaults do not do, and BatchNorm is not synchronised.
 

@@ -1,4 +1,4 @@
-"""``tools/plan.py``: what it prints and writes, and what it refuses. ``test_measuring`` tests what the figures are made of."""
+"""``tools/plan.py``: output and refusals. ``test_measuring`` tests what the figures are made of."""
 import json
 import shutil
 

@@ -11,11 +11,11 @@ from mmpretrain.datasets import BaseDataset
 from mmpretrain.models import VisionTransformer
 from torch import Tensor, nn
 
-from ..compat import load_checkpoint_safely
-from ..errors import UserInputError
-from ..models import RelationViT
-from ..models.mae_files import read_tensors
-from ..registry import DATASETS, MODELS
+from ...compat import load_checkpoint_safely
+from ...errors import UserInputError
+from ...models import RelationViT
+from ...models.mae_files import read_tensors
+from ...registry import DATASETS, MODELS
 
 #: norms after the last block, of which a network has the one, the other or both by its kind of output
 LAST_NORMS = ('ln1.', 'ln2.')

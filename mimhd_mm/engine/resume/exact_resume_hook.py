@@ -13,8 +13,9 @@ from torch import Tensor
 
 from ...datasets.seeded_samples import PositionedSampler, SeededDataset, mixed_seed, seed_cpu
 from ...registry import HOOKS
-from ..loops import base_seed
-from .unwrapped import unwrapped
+from ..unwrapped import unwrapped
+from .loops import base_seed
+from .state import has_loaded, is_resumed
 
 KEY = 'exact_resume'
 
@@ -39,8 +40,8 @@ class ExactResumeHook(Hook):
 
     To be exact a resumed run needs the same batch size, number of processes and versions; the number of workers makes
     no difference. On a GPU the kernels' own order of summation remains. Needs
-    :class:`~mimhd_mm.engine.runner.ResumableRunner`; under another Runner samples are not seeded, an epoch is resumed
-    at its beginning, and only the first process's states are kept.
+    :class:`~mimhd_mm.engine.resume.runner.ResumableRunner`; under another Runner samples are not seeded, an epoch is
+    resumed at its beginning, and only the first process's states are kept.
     """
 
     priority = 'HIGHEST'  # before any other hook draws
@@ -57,14 +58,14 @@ class ExactResumeHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Remember what a checkpoint says, when it is resumed and not only loaded."""
-        if runner._resume:
+        if is_resumed(runner):
             self.saved = checkpoint.get(KEY)
 
     def before_train(self, runner: Runner) -> None:
         """Go to where the checkpoint was written."""
         loader, saved = runner.train_loop.dataloader, self.saved
         if saved is None:
-            if runner._resume and runner._has_loaded:
+            if is_resumed(runner) and has_loaded(runner):
                 print_log('The checkpoint was written without ExactResumeHook: an epoch that had begun begins anew.',
                           logger='current', level=logging.WARNING)
             return
@@ -94,7 +95,7 @@ class ExactResumeHook(Hook):
             torch.cuda.manual_seed(seed)
 
     def gather_states(self, runner: Runner) -> None:
-        """Collect what every process has; :class:`~mimhd_mm.engine.runner.ResumableRunner` calls it in all of them."""
+        """Collect what every process has; :class:`~.runner.ResumableRunner` calls it in all of them."""
         self.gathered = gather_object(self._states(runner), dst=0)  # None in the others
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:

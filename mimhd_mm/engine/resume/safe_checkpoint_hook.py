@@ -8,6 +8,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from ...registry import HOOKS
 from ...weights.checkpoint_files import INTERRUPTED, hash_file, remove_leftovers, write_whole
+from .state import has_loaded, is_resumed
 
 ATOMIC = dict(backend='mimhd_mm.atomic')
 
@@ -44,7 +45,7 @@ class SafeCheckpointHook(CheckpointHook):
                 names = remove_leftovers(folder) if folder.is_dir() else []
                 if names:
                     runner.logger.info(f'Removed what a killed run left half-written: {", ".join(names)}.')
-        if not (runner._resume and runner._has_loaded):
+        if not (is_resumed(runner) and has_loaded(runner)):
             if is_main_process():  # another run's, in the same folder
                 _evaluation_note(runner).unlink(missing_ok=True)
             return

@@ -6,10 +6,10 @@ from typing import Iterator, Optional, Tuple
 import torch
 from mmengine.config import Config
 
-from ..datasets.decoding import BadImage, decode_image, read_bytes
-from ..datasets.image_files import IMAGE_SUFFIXES, image_files
-from ..datasets.segmentation_check import check_segmentation_config
-from ..errors import UserInputError
+from ...datasets.decoding import BadImage, decode_image, read_bytes
+from ...datasets.image_files import IMAGE_SUFFIXES, image_files
+from ...datasets.segmentation_check import check_segmentation_config
+from ...errors import UserInputError
 from .pretrained import check_class_count, check_pretrained
 
 TRIED = 10  # images that are opened before a folder is refused (our choice)

@@ -14,8 +14,8 @@ from mmengine.logging import print_log
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch.utils.data import DataLoader
 
-from ..datasets.seeded_samples import PositionedSampler, positioned_settings
-from ..registry import LOOPS
+from ...datasets.seeded_samples import PositionedSampler, positioned_settings
+from ...registry import LOOPS
 
 
 def base_seed(runner: Runner) -> int:

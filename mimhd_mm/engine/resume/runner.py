@@ -7,10 +7,10 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from mmengine.runner.base_loop import BaseLoop
 from torch.utils.data import DataLoader
 
-from ..datasets.seeded_samples import outlive_sigterm
-from ..errors import UserInputError
-from ..registry import RUNNERS
-from ..weights.checkpoint_files import check_checkpoint, newest_checkpoint
+from ...datasets.seeded_samples import outlive_sigterm
+from ...errors import UserInputError
+from ...registry import RUNNERS
+from ...weights.checkpoint_files import check_checkpoint, newest_checkpoint
 from .loops import ResumableEpochBasedTrainLoop, ResumableIterBasedTrainLoop
 
 #: loop of mmengine -> the one that takes its place
@@ -21,8 +21,8 @@ RESUMABLE = {EpochBasedTrainLoop: ResumableEpochBasedTrainLoop, IterBasedTrainLo
 class ResumableRunner(Runner):
     """mmengine's Runner for ``runner_type='mimhd_mm.ResumableRunner'``; arguments are the parent's.
 
-    - mmengine's two training loops are replaced by those of :mod:`mimhd_mm.engine.loops`, so configs keep the names of
-      the loops; loops of other kinds stay as they are.
+    - mmengine's two training loops are replaced by those of :mod:`mimhd_mm.engine.resume.loops`, so configs keep the
+      names of the loops; loops of other kinds stay as they are.
     - ``resume=True`` without ``load_from`` takes the newest checkpoint of the work dir that is whole, and says which
       damaged ones it skipped; without any it starts at the beginning, from the config's ``start_from`` if it names a
       checkpoint. With ``load_from`` a damaged one is refused.
