@@ -1,4 +1,4 @@
-"""Scenes of handwritten digits with a class for every pixel: a segmentation data set small enough for a laptop.
+"""Scenes of handwritten digits with a class for every pixel: the demo's segmentation data set.
 
 The sizes, numbers and grey levels below are our choice.
 """
@@ -8,7 +8,7 @@ from typing import List, Tuple, Union
 import numpy as np
 from PIL import Image
 
-from ..errors import UserInputError
+from mimhd_mm.errors import UserInputError
 
 WIDTH, HEIGHT = 96, 64  # pixels of a scene
 DIGITS = (5, 8)  # in a scene, at least and at most; fewer where there is no more room

@@ -6,11 +6,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mimhd_mm.datasets import digit_scenes
-from mimhd_mm.datasets.digit_scenes import (BACKGROUND, GROUND, HEIGHT, INK, NOISE, SIDES, VOID, WIDTH,
-                                            write_digit_scenes)
 from mimhd_mm.datasets.segmentation_check import check_pairs, list_pairs
 from mimhd_mm.errors import UserInputError
+
+from .commands import load_tool
+
+digit_scenes = load_tool('digit_scenes.py')
+BACKGROUND, GROUND, HEIGHT, INK = (getattr(digit_scenes, name) for name in ('BACKGROUND', 'GROUND', 'HEIGHT', 'INK'))
+NOISE, SIDES, VOID, WIDTH = (getattr(digit_scenes, name) for name in ('NOISE', 'SIDES', 'VOID', 'WIDTH'))
+write_digit_scenes = digit_scenes.write_digit_scenes
 
 
 def bar_width(digit: int) -> int:
