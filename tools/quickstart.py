@@ -170,7 +170,8 @@ def project(name: str) -> ModuleType:
     """A module of this project, without what the packages below it print when they are imported."""
     if str(ROOT) not in sys.path:  # it need not be installed, as for `call`
         sys.path.insert(0, str(ROOT))
-        sys.path.append(str(ROOT / 'tools'))  # of modules beside this one
+    if str(ROOT / 'tools') not in sys.path:  # for the modules beside this one
+        sys.path.append(str(ROOT / 'tools'))
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter('ignore')
         return importlib.import_module(name)
