@@ -14,6 +14,7 @@ from setuptools.command.develop import develop
 ROOT = Path(__file__).resolve().parent
 PACKAGE = 'mimhd_mm'
 MIM_FILES = ('configs', 'tools', 'model-index.yml')
+DEMO = ('quickstart.*', 'digit_scenes.py')  # of `tools`, run from a clone
 
 
 def requirements(name: str) -> list:
@@ -44,9 +45,9 @@ def copy_mim_files(package_folder: Path) -> None:
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy a file or a folder, the latter without caches."""
+    """Copy a file or a folder, the latter without caches and without the demo."""
     if source.is_dir():
-        shutil.copytree(source, target, ignore=shutil.ignore_patterns('__pycache__', '*.py[cod]'))
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns('__pycache__', '*.py[cod]', *DEMO))
     else:
         shutil.copy2(source, target)
 

@@ -18,7 +18,7 @@ from .conftest import STUDENT, TEACHER, build_mae, read_config
 
 ROOT = Path(__file__).parents[1] / 'configs'
 PRETRAIN = sorted((ROOT / 'pretrain').rglob('*.py'))
-TABLES = yaml.safe_load((ROOT / 'tables.yml').read_text())
+TABLES = yaml.safe_load((ROOT.parent / 'lab' / 'tables' / 'tables.yml').read_text())
 CELLS = [pytest.param(row[kind]['config'], row[kind].get('options', {}), id=f'{table}-{number}-{kind}')
          for table, content in TABLES.items() for number, row in enumerate(content['rows'])
          for kind in ('full', 'mini') if 'config' in row.get(kind, {})]

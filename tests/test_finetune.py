@@ -12,7 +12,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 
 from mimhd_mm.engine.loading import build_model
-from mimhd_mm.engine.pretrained import check_class_count, check_pretrained
+from mimhd_mm.engine.preflight.pretrained import check_class_count, check_pretrained
 from mimhd_mm.errors import UserInputError
 from mimhd_mm.models import RelationViT
 from mimhd_mm.models.mae_files import read_tensors

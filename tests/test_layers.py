@@ -1,58 +1,108 @@
-"""Imports only go down the layers."""
+"""Imports only go down, and the library does not know the laboratory."""
 import ast
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / 'mimhd_mm'
+ROOT = Path(__file__).parents[1]
 
-#: top-most first; a file may import from its own layer and those below
-LAYERS = [
-    ('benchmark', 'engine', 'visualization', 'evaluation', 'datasets'),
-    ('models.selfsup',),  # and the package `models` as a whole
-    ('models.heads', 'models.target_generators'),
-    ('models.backbones', 'models.necks', 'models.losses', 'models.matchers', 'models.data_preprocessors'),
-    ('models.relation', 'models.views', 'models.mae_files', 'models.vit_files', 'models.checkpointing'),
-    ('errors', 'registry', 'compat', 'states', 'version'),
+#: top-most first; a file may import from its own folder and from the floors below. What stands on one floor does not
+#: import each other.
+FLOORS = [
+    ('lab.tables', 'lab.speed', 'lab.robustness'),
+    ('lab',),
+    ('mimhd_mm.downstream', 'mimhd_mm.measuring'),
+    ('mimhd_mm.engine',),  # the package as a whole
+    ('mimhd_mm.engine.hooks',),
+    ('mimhd_mm.engine.looking', 'mimhd_mm.engine.optimizers'),
+    ('mimhd_mm.engine.loading', 'mimhd_mm.engine.multi_student_runner', 'mimhd_mm.engine.commands'),
+    ('mimhd_mm.engine.launch',),
+    ('mimhd_mm.engine.resume', 'mimhd_mm.engine.preflight'),
+    ('mimhd_mm.engine.checkpoint_loading', 'mimhd_mm.engine.unwrapped'),
+    ('mimhd_mm.visualization',),
+    ('mimhd_mm.evaluation',),
+    ('mimhd_mm.datasets',),
+    ('mimhd_mm.weights',),
+    ('mimhd_mm.models',),  # the package as a whole
+    ('mimhd_mm.models.selfsup',),
+    ('mimhd_mm.models.heads', 'mimhd_mm.models.target_generators'),
+    ('mimhd_mm.models.necks', 'mimhd_mm.models.losses', 'mimhd_mm.models.matchers',
+     'mimhd_mm.models.data_preprocessors'),
+    ('mimhd_mm.models.backbones',),
+    ('mimhd_mm.models.vit_files',),
+    ('mimhd_mm.models.relation', 'mimhd_mm.models.views', 'mimhd_mm.models.mae_files',
+     'mimhd_mm.models.checkpointing'),
+    ('mimhd_mm.compat', 'mimhd_mm.registry', 'mimhd_mm.states', 'mimhd_mm.project'),
+    ('mimhd_mm.errors', 'mimhd_mm.version'),
 ]
+#: packages that stand on a floor of their own, above what is in them
+WHOLE = ('lab', 'mimhd_mm.engine', 'mimhd_mm.models')
 
 
-def layer_of(module: str):
-    if module == 'models':
-        return 1
-    for number, names in enumerate(LAYERS):
-        if any(module == name or module.startswith(name + '.') for name in names):
-            return number
-    return None
+def place_of(module: str):
+    """The floor and the folder, or file, that a module belongs to; None where it has none."""
+    found = [(number, name) for number, names in enumerate(FLOORS) for name in names
+             if module == name or module.startswith(name + '.') and name not in WHOLE]
+    return max(found, key=lambda place: len(place[1])) if found else None
+
+
+def module_of(path: Path) -> str:
+    return '.'.join(path.relative_to(ROOT).with_suffix('').parts).removesuffix('.__init__')
 
 
 def imports_of(path: Path):
-    """Modules of this package that a file imports, relative to the package."""
-    here = path.relative_to(PACKAGE).with_suffix('').parts
+    """The modules of this repository that a file imports."""
+    here = path.relative_to(ROOT).with_suffix('').parts
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            base = here[:len(here) - node.level]
-            yield '.'.join((*base, *(node.module or '').split('.'))).strip('.')
-        elif isinstance(node, ast.ImportFrom) and (node.module or '').startswith('mimhd_mm.'):
-            yield node.module.removeprefix('mimhd_mm.')
+        if isinstance(node, ast.Import):
+            found = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = here[:len(here) - node.level] if node.level else ()
+            package = '.'.join((*base, *(node.module or '').split('.'))).strip('.')
+            found = [f'{package}.{alias.name}' if is_module(f'{package}.{alias.name}') else package
+                     for alias in node.names]
+        else:
+            continue
+        yield from (module for module in found if module.split('.')[0] in ('mimhd_mm', 'lab'))
 
 
-FILES = [path for path in PACKAGE.rglob('*.py')
-         if path.name != '__init__.py' and '.mim' not in path.parts]
+def is_module(name: str) -> bool:
+    path = ROOT.joinpath(*name.split('.'))
+    return path.with_suffix('.py').is_file() or (path / '__init__.py').is_file()
 
 
-@pytest.mark.parametrize('path', FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def sources(folder: str):
+    return [path for path in sorted((ROOT / folder).rglob('*.py')) if '.mim' not in path.parts]
+
+
+FILES = [path for folder in ('mimhd_mm', 'lab') for path in sources(folder) if path.name != '__init__.py']
+PACKAGES = [path for folder in ('mimhd_mm', 'lab') for path in sources(folder) if path.name == '__init__.py'
+            and path.parent != ROOT / 'mimhd_mm']  # which imports all of it
+
+
+@pytest.mark.parametrize('path', FILES + PACKAGES, ids=module_of)
 def test_imports_only_go_down(path):
-    own = layer_of('.'.join(path.relative_to(PACKAGE).with_suffix('').parts))
-    assert own is not None, 'the file belongs to no layer'
+    own = place_of(module_of(path))
+    assert own is not None, 'the file belongs to no floor'
     for module in imports_of(path):
-        below = layer_of(module)
-        assert below is not None and below >= own, f'{path.name} imports {module}'
+        there = place_of(module)
+        assert there is not None and (there == own or there[0] > own[0]), f'{module_of(path)} imports {module}'
 
 
-@pytest.mark.parametrize('path', FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+@pytest.mark.parametrize('path', [*sources('mimhd_mm'), *sources('tools')], ids=module_of)
+def test_the_laboratory_is_not_imported(path):
+    assert not [module for module in imports_of(path) if module.split('.')[0] == 'lab']
+
+
+@pytest.mark.parametrize('path', FILES, ids=module_of)
 def test_first_line_says_what_the_file_holds(path):
     assert (ast.get_docstring(ast.parse(path.read_text())) or '').strip()
+
+
+@pytest.mark.parametrize('room', sorted(path.parent for path in (ROOT / 'lab').glob('*/__init__.py')),
+                         ids=lambda path: path.name)
+def test_every_room_of_the_laboratory_says_how_it_is_used(room):
+    assert f'python -m lab.{room.name}.' in (room / 'README.md').read_text()
 
 
 def test_mmseg_is_not_imported():

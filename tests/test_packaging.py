@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[1]
 MIM = Path(mimhd_mm.__file__).parent / '.mim'
 SCRIPTS = sorted([*(ROOT / 'tools').glob('*.sh'), ROOT / '.ci' / 'run'])
 STACK = ('mmengine', 'mmcv', 'mmpretrain', 'mmsegmentation')
+DEMO = {'tools/quickstart.py', 'tools/quickstart.sh', 'tools/digit_scenes.py'}
 TWINS = {f'{prefix}{name}' for prefix in ('', 'onedl-') for name in STACK}
 
 
@@ -38,7 +39,7 @@ def wheel(tmp_path_factory):
     pytest.importorskip('wheel')
     source, out = tmp_path_factory.mktemp('source'), tmp_path_factory.mktemp('wheel')
     ignored = shutil.ignore_patterns('__pycache__', '.mim')
-    for name in ('mimhd_mm', 'configs', 'tools', 'requirements'):
+    for name in ('mimhd_mm', 'configs', 'tools', 'requirements', 'lab'):
         shutil.copytree(ROOT / name, source / name, ignore=ignored)
     for name in ('setup.py', 'MANIFEST.in', 'model-index.yml'):
         shutil.copy(ROOT / name, source)
@@ -55,7 +56,7 @@ def test_wheel_holds_configs_and_tools(wheel):
         return {path.relative_to(ROOT).as_posix() for path in (ROOT / folder).rglob('*') if path.suffix in suffixes}
 
     inside = {name[len('mimhd_mm/.mim/'):] for name in wheel.namelist() if name.startswith('mimhd_mm/.mim/')}
-    expected = files('configs', {'.py', '.yml'}) | files('tools', {'.py', '.sh'}) | {'model-index.yml'}
+    expected = files('configs', {'.py', '.yml'}) | files('tools', {'.py', '.sh'}) - DEMO | {'model-index.yml'}
     assert expected <= inside
     config = 'configs/_base_/default_runtime.py'
     assert wheel.read(f'mimhd_mm/.mim/{config}') == (ROOT / config).read_bytes()
@@ -67,6 +68,39 @@ def test_wheel_holds_every_module_and_no_test(wheel):
                if '.mim' not in path.parts}
     assert modules <= set(wheel.namelist())
     assert not [name for name in wheel.namelist() if name.startswith(('tests/', 'tools/', 'configs/'))]
+
+
+def test_wheel_holds_no_laboratory_and_no_demo(wheel):
+    folders = {part for name in wheel.namelist() for part in name.split('/')[:-1]}
+    assert 'lab' not in folders and 'mimhd_mm' in folders
+    laboratory = {path.read_bytes(): path.name for path in (ROOT / 'lab').rglob('*.py')}
+    assert 'hostile_files.py' in laboratory.values()
+    assert not [name for name in wheel.namelist() if wheel.read(name) in laboratory]  # under another name either
+    assert not {f'mimhd_mm/.mim/{name}' for name in DEMO} & set(wheel.namelist())
+
+
+def test_wheel_works_without_a_clone(wheel, tmp_path):
+    """Every module can be imported, configs and tools are found, and nothing asks for the laboratory."""
+    wheel.extractall(tmp_path)
+    code = (
+        'import importlib, pathlib, pkgutil, sys\n'
+        'import mimhd_mm\n'
+        'from mimhd_mm.downstream.settings import shipped_settings\n'
+        'from mimhd_mm.project import project_root\n'
+        f'assert mimhd_mm.__file__.startswith({str(tmp_path)!r}), mimhd_mm.__file__\n'
+        "names = [one.name for one in pkgutil.walk_packages(mimhd_mm.__path__, 'mimhd_mm.')]\n"
+        'assert len(names) > 100\n'
+        "sys.modules['lab'] = None  # importing it fails\n"
+        'for name in names: importlib.import_module(name)\n'
+        f"assert project_root() == pathlib.Path({str(tmp_path)!r}) / 'mimhd_mm' / '.mim'\n"
+        'for settings in shipped_settings().values():\n'
+        '    assert all(file.is_file() for tasks in settings.configs.values() for file in tasks.values())\n')
+    environment = dict(os.environ, PYTHONPATH=str(tmp_path), PYTHONWARNINGS='ignore')
+    subprocess.run([sys.executable, '-c', code], cwd=tmp_path, env=environment, check=True)
+    for tool in ('train.py', 'plan.py'):
+        done = subprocess.run([sys.executable, tmp_path / 'mimhd_mm' / '.mim' / 'tools' / tool, '--help'], cwd=tmp_path,
+                              env=environment, check=True, capture_output=True, text=True)
+        assert 'usage: ' in done.stdout
 
 
 def test_wheel_requires_neither_stack(wheel):

@@ -159,7 +159,7 @@ def write_scenes(digits: Path, folder: Path) -> None:
         return
     shutil.rmtree(folder, ignore_errors=True)  # of other digits, or cut short
     try:
-        project('mimhd_mm.datasets.digit_scenes').write_digit_scenes(digits, folder)
+        project('digit_scenes').write_digit_scenes(digits, folder)
     except ValueError as error:  # UserInputError is one
         sys.exit(f'error: {error}')
     done.touch()
@@ -170,6 +170,8 @@ def project(name: str) -> ModuleType:
     """A module of this project, without what the packages below it print when they are imported."""
     if str(ROOT) not in sys.path:  # it need not be installed, as for `call`
         sys.path.insert(0, str(ROOT))
+    if str(ROOT / 'tools') not in sys.path:  # for the modules beside this one
+        sys.path.append(str(ROOT / 'tools'))
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter('ignore')
         return importlib.import_module(name)

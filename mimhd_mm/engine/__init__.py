@@ -2,10 +2,10 @@
 from . import checkpoint_loading  # noqa: F401  (it registers itself)
 from .hooks import (AttentionHook, ExactResumeHook, HeadRoutingHook, HeadWeightHook, InterruptHook, KNNProbeHook,
                     NonFiniteHook, ReconstructionHook, SafeCheckpointHook, TeacherFileHook)
-from .loops import ResumableEpochBasedTrainLoop, ResumableIterBasedTrainLoop
 from .multi_student_runner import MultiStudentRunner
 from .optimizers import BackboneLayerDecayConstructor, CPUAmpOptimWrapper, StudentOptimWrapperConstructor
-from .runner import ResumableRunner
+from .resume.loops import ResumableEpochBasedTrainLoop, ResumableIterBasedTrainLoop
+from .resume.runner import ResumableRunner
 
 __all__ = ['AttentionHook', 'BackboneLayerDecayConstructor', 'CPUAmpOptimWrapper', 'ExactResumeHook', 'HeadRoutingHook',
            'HeadWeightHook', 'InterruptHook', 'KNNProbeHook', 'MultiStudentRunner', 'NonFiniteHook',

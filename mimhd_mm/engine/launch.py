@@ -11,8 +11,8 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from ..errors import UserInputError, root_cause
+from ..weights.checkpoint_files import FULL
 from .cached_training import use_teacher_cache
-from .checkpoint_files import FULL
 from .preflight import check_config
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -111,7 +111,7 @@ def drop_amp_settings(cfg: Config) -> None:
 def build_runner(cfg: Config) -> Runner:
     """Check ``cfg``, start the process group where there is one, and build the Runner.
 
-    It is a :class:`~mimhd_mm.engine.runner.ResumableRunner` where the config names no other ``runner_type``.
+    It is a :class:`~mimhd_mm.engine.resume.runner.ResumableRunner` where the config names no other ``runner_type``.
     Without a GPU the group is gloo's, whatever backend the config names (nccl exists on GPUs only), models
     are wrapped without a device, which mmengine's defaults do not do, and BatchNorm is not synchronised.
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..models import MultiStudent
 from ..registry import MODEL_WRAPPERS, RUNNERS
-from .runner import ResumableRunner
+from .resume.runner import ResumableRunner
 
 
 @MODEL_WRAPPERS.register_module()

@@ -5,7 +5,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from mimhd_mm.compat import load_checkpoint_safely
-from mimhd_mm.engine.pretrained import check_pretrained, heads_of_file
+from mimhd_mm.engine.preflight.pretrained import check_pretrained, heads_of_file
 from mimhd_mm.errors import UserInputError
 from mimhd_mm.registry import MODELS
 

@@ -3,14 +3,14 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mimhd_mm.engine.pretrained import check_pretrained
+from mimhd_mm.engine.preflight.pretrained import check_pretrained
 from mimhd_mm.errors import UserInputError
 from mimhd_mm.models.mae_files import read_mae_file, read_tensors
 from mimhd_mm.registry import MODELS
 
 from ..conftest import build_mae, to_official
-from ..test_models.test_vit_files import DEPTH, HEADS, MLP, PATCH, PIXELS, STATED, TOLERANCE, WIDTH, difference, \
-    stated_file
+from ..test_models.test_vit_files import (DEPTH, HEADS, MLP, PATCH, PIXELS, STATED, TOLERANCE, WIDTH, difference,
+                                          stated_file)
 from .commands import call, error_of
 
 TOOL = 'model_converters/vit_to_mmpretrain.py'

@@ -9,7 +9,7 @@ from ...errors import UserInputError
 from ...models import CachedTeacher
 from ...models.selfsup import MultiStudent, RelationDistiller, students_of
 from ...registry import HOOKS
-from .unwrapped import unwrapped
+from ..unwrapped import unwrapped
 
 
 def compile_networks(model: nn.Module, backend: str = 'inductor', mode: Optional[str] = None) -> None:

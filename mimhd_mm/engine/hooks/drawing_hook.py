@@ -11,7 +11,7 @@ from ...errors import UserInputError
 from ...models.selfsup import students_of
 from ...states import kept_random_states
 from ...visualization.pictures import to_array
-from .unwrapped import unwrapped
+from ..unwrapped import unwrapped
 
 
 class DrawingHook(Hook):

@@ -3,7 +3,7 @@ from mmengine.hooks import Hook
 
 from ...models.selfsup import students_of
 from ...registry import HOOKS
-from .unwrapped import unwrapped
+from ..unwrapped import unwrapped
 
 
 @HOOKS.register_module()

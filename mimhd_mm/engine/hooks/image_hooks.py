@@ -10,8 +10,8 @@ from ...registry import HOOKS
 from ...visualization.pictures import Reconstructor, attention_figure, reconstruction_figure
 from ..loading import list_images
 from ..looking import fixed_images, teacher_reconstruction
+from ..unwrapped import unwrapped
 from .drawing_hook import DrawingHook
-from .unwrapped import unwrapped
 
 
 class FixedImagesHook(DrawingHook):

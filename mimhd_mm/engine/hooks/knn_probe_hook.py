@@ -14,7 +14,8 @@ from ...registry import HOOKS
 from ...states import kept_random_states
 from ..loading import build_teacher, build_untrained
 from ..preflight import check_image_folder
-from .unwrapped import unwrapped
+from ..resume.state import has_loaded
+from ..unwrapped import unwrapped
 
 
 @HOOKS.register_module()
@@ -87,7 +88,7 @@ class KNNProbeHook(Hook):
     def _score_references(self, runner: Runner, model: nn.Module) -> None:
         if self.baseline:
             untrained = model
-            if runner._has_loaded:
+            if has_loaded(runner):
                 untrained = build_untrained(runner.cfg, runner.seed).to(model.data_preprocessor.device)
             self.scores.update(self._score(untrained, 'untrained', model))
         generator = getattr(model, 'target_generator', None)

@@ -6,7 +6,8 @@ from mmengine.logging import print_log
 
 from ...errors import UserInputError
 from ...registry import HOOKS
-from .unwrapped import unwrapped
+from ..resume.state import is_resumed
+from ..unwrapped import unwrapped
 
 
 @HOOKS.register_module()
@@ -39,7 +40,7 @@ class TeacherFileHook(Hook):
             return
         message = (f'this checkpoint was taught by {saved["path"]!r} (sha256 {saved["sha256"][:12]}), but '
                    f'{str(teacher.checkpoint)!r} has sha256 {str(teacher.sha256)[:12]}')
-        if runner._resume:
+        if is_resumed(runner):
             raise UserInputError(f'Cannot resume: {message}; point model.target_generator.checkpoint at the same '
                                  f'file, or start anew with load_from.')
         print_log(f'Loaded for a new start: {message}.', logger='current', level=logging.WARNING)

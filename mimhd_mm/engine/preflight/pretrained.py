@@ -1,0 +1,289 @@
+"""Look at what fine-tuning starts from before it starts: the student's file and the classes of the data."""
+import ast
+import re
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Union
+
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from mmpretrain.datasets import BaseDataset
+from mmpretrain.models import VisionTransformer
+from torch import Tensor, nn
+
+from ...compat import load_checkpoint_safely
+from ...errors import UserInputError
+from ...models import RelationViT
+from ...models.mae_files import read_tensors
+from ...registry import DATASETS, MODELS
+
+#: norms after the last block, of which a network has the one, the other or both by its kind of output
+LAST_NORMS = ('ln1.', 'ln2.')
+
+
+def check_pretrained(cfg: Config) -> None:
+    """Compare the file of a backbone's ``init_cfg`` with the backbone that shall start from it.
+
+    The backbone is ``model.backbone``, or each of those in ``model.students``.
+
+    mmengine loads what fits and logs the rest, so training from a file that does not fit trains from scratch. Position
+    embeddings may be of another image size; the last norms may be missing or left over, but for the one that follows
+    the last block, where the backbone has it. Head counts are not in a file's shapes: they are compared where the file
+    tells them, see :func:`heads_of_file`.
+
+    Args:
+        cfg (Config): A config that trains; others, and files behind a URL, are left alone.
+
+    Raises:
+        UserInputError: If the file is missing or unreadable, holds no tensor under the prefix, or tensors of other
+            names or shapes, or comes from a network of other head counts.
+    """
+    model = cfg.get('model') or {}
+    backbones = {'model.backbone': model.get('backbone')}
+    backbones.update({f'model.students.{name}.backbone': student.get('backbone')
+                      for name, student in (model.get('students') or {}).items()})
+    for key, backbone in backbones.items():
+        init_cfg = pretrained_init_cfg(backbone or {})
+        if cfg.get('train_cfg') and init_cfg is not None and '://' not in str(init_cfg.get('checkpoint')):
+            check_backbone(cfg, key, backbone, init_cfg)
+
+
+def check_backbone(cfg: Config, key: str, backbone: dict, init_cfg: dict) -> None:
+    """:func:`check_pretrained` for the backbone at a key of the config."""
+    path, prefix = str(init_cfg.get('checkpoint') or ''), init_cfg.get('prefix') or ''
+    if not Path(path).is_file():
+        raise UserInputError(f'No file {path!r} to start the backbone from; name the checkpoint of a student with '
+                             f'--cfg-options {key}.init_cfg.checkpoint=FILE.')
+    tensors = read_tensors(path)
+    own = {key[len(prefix):]: value for key, value in tensors.items() if key.startswith(prefix)}
+    if not own and (names := students_of_file(tensors)):
+        raise UserInputError(f'{path!r} has no tensor under {prefix!r}, it is a checkpoint of the students '
+                             f'{", ".join(names)}; choose one with --cfg-options '
+                             f'{key}.init_cfg.prefix=students.{names[0]}.backbone.')
+    if not own:
+        raise UserInputError(f'{path!r} has no tensor under {prefix!r}, its first is {next(iter(tensors))!r}; expected '
+                             f'a checkpoint of this project or of mmpretrain (files of other projects are converted by '
+                             f'tools/model_converters/vit_to_mmpretrain.py).')
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
+        built = MODELS.build(dict(backbone, init_cfg=None))
+    if isinstance(built, VisionTransformer):
+        compare_backbone(built, own, path)
+        compare_heads([layer.attn.num_heads for layer in built.layers], heads_of_file(path, prefix), path)
+
+
+def students_of_file(tensors: Dict[str, Tensor]) -> List[str]:
+    """Names of the students in a checkpoint of a ``MultiStudent``, sorted; none in others."""
+    return sorted({key.split('.')[1] for key in tensors if re.match(r'students\.\w+\.backbone\.', key)})
+
+
+def pretrained_init_cfg(backbone: dict) -> Optional[dict]:
+    """The entry of a backbone's ``init_cfg`` that loads a file, or None."""
+    init_cfgs = backbone.get('init_cfg') or []
+    for init_cfg in [init_cfgs] if isinstance(init_cfgs, dict) else init_cfgs:
+        if init_cfg.get('type') == 'Pretrained':
+            return init_cfg
+    return None
+
+
+def compare_backbone(backbone: nn.Module, tensors: Dict[str, Tensor], source: str) -> None:
+    """Compare names and shapes of a backbone with those of a file.
+
+    Args:
+        backbone (nn.Module): A ``VisionTransformer``, or a subclass that adds relative position tables or layer scale;
+            those have a start of their own.
+        tensors (dict): The file's, without the prefix.
+        source (str): The file, for messages.
+
+    Raises:
+        UserInputError: If they do not belong together.
+    """
+    expected = backbone.state_dict()
+    optional = {key for key in expected if key.startswith('ln2.') or 'relative_position' in key or '.gamma' in key}
+    missing = [key for key in expected if key not in tensors and key not in optional]
+    unknown = [key for key in tensors if key not in expected and not key.startswith(LAST_NORMS)]
+    odd = [key for key, value in expected.items() if key in tensors and not _fits(key, tensors[key], value)]
+    if odd:
+        raise UserInputError(f'{source!r}: {odd[0]!r} is {tuple(tensors[odd[0]].shape)} in the file but '
+                             f'{tuple(expected[odd[0]].shape)} by the config; give the config of that student\'s size.')
+    for problem, keys in (('lacks', missing), ('has the unknown', unknown)):
+        if keys:
+            raise UserInputError(f'{source!r} {problem} {keys[0]!r} ({len(keys)} such tensors) for a '
+                                 f'{type(backbone).__name__} as the config has it; give the config of that student.')
+
+
+def _fits(key: str, found: Tensor, expected: Tensor) -> bool:
+    """Whether shapes agree, or are positions of square images of another size, which are interpolated."""
+    if found.shape == expected.shape or 'relative_position' in key:
+        return True
+    if key != 'pos_embed' or found.ndim != 3 or found.shape[2] != expected.shape[2]:
+        return False
+    return int((found.shape[1] - 1) ** .5) ** 2 == found.shape[1] - 1
+
+
+def compare_heads(built: List[int], expected: Optional[List[int]], source: str) -> None:
+    """Compare the head count of every block with what a file tells.
+
+    Weights of q, k and v have the same shape for any head count, so nothing else would notice.
+
+    Args:
+        built (list[int]): Of the backbone that a config builds.
+        expected (list[int], optional): Of the file; None where it does not tell.
+        source (str): The file, for messages.
+
+    Raises:
+        UserInputError: If they differ, with the line that sets a config right.
+    """
+    if expected is None or built == expected:
+        return
+    if len(built) != len(expected):
+        raise UserInputError(f'{source!r} comes from a run with {len(expected)} blocks but the config builds '
+                             f'{len(built)}; give the config of that student.')
+    block = next(i for i, pair in enumerate(zip(built, expected)) if pair[0] != pair[1])
+    raise UserInputError(
+        f'{source!r}: block {block + 1} has {expected[block]} heads in the run it comes from but {built[block]} by the '
+        f'config; put this line at the end of the config: model = dict(backbone=dict(layer_cfgs='
+        f'{layer_cfgs_text(expected)}))')
+
+
+def layer_cfgs_text(heads: List[int]) -> str:
+    """``layer_cfgs`` of a vision transformer with these head counts, as it is written in a config file."""
+    groups = ((number, len(list(group))) for number, group in groupby(heads))
+    return ' + '.join(f'[dict(num_heads={number})]' + (f' * {count}' if count > 1 else '') for number, count in groups)
+
+
+def heads_of_file(path: Union[str, Path], prefix: str = 'backbone.') -> Optional[List[int]]:
+    """The head count of each block of a vision transformer's checkpoint, by what the file says of its run.
+
+    ``meta['num_heads']`` (written by tools/model_converters/export_student.py) counts most. Else it is what
+    ``model.backbone`` of the training config gives, or ``model.students.NAME.backbone``, whose text mmengine keeps in
+    ``meta['cfg']``. That text is parsed and never executed; of its expressions only plain values, lists and
+    ``dict(...)`` are read.
+
+    Args:
+        path (str | Path): The file.
+        prefix (str): Of the backbone's tensors: ``'students.NAME.backbone.'`` where there are several students.
+            Defaults to ``'backbone.'``.
+
+    Returns:
+        list[int], optional: None where the file does not tell, or not in a form that is understood.
+
+    Raises:
+        UserInputError: If the file cannot be read.
+    """
+    if Path(path).suffix == '.safetensors':
+        return None
+    try:
+        content = load_checkpoint_safely(path)
+    except Exception:
+        read_tensors(path)  # says in a sentence what is wrong with it
+        raise
+    meta = content.get('meta') if isinstance(content, dict) else None
+    meta = meta if isinstance(meta, dict) else {}
+    heads = meta.get('num_heads')
+    if _are_heads(heads):
+        return list(heads)
+    try:
+        return _heads_of_backbone(_backbone_of_text(meta.get('cfg'), prefix))
+    except (SyntaxError, ValueError, TypeError, LookupError, AttributeError, RecursionError, MemoryError):
+        return None
+
+
+def _heads_of_backbone(backbone: Dict[str, ast.expr]) -> Optional[List[int]]:
+    """Head counts by the arguments of a backbone.
+
+    Raises:
+        ValueError, TypeError, LookupError, AttributeError: If they are not those of a vision transformer, or not plain.
+    """
+    settings = {key: _plain_value(backbone[key]) for key in ('arch', 'layer_cfgs', 'relation_block', 'relation_heads')
+                if key in backbone}
+    arch = RelationViT.settings_of(settings.get('arch', 'base'))
+    layer_cfgs = settings.get('layer_cfgs') or {}
+    layer_cfgs = [layer_cfgs] * arch['num_layers'] if isinstance(layer_cfgs, dict) else layer_cfgs
+    heads = [layer_cfgs[i].get('num_heads', arch['num_heads']) for i in range(arch['num_layers'])]
+    if settings.get('relation_heads'):
+        heads[(settings.get('relation_block') or arch['num_layers']) - 1] = settings['relation_heads']
+    return heads if _are_heads(heads) else None
+
+
+def _are_heads(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and bool(value) and all(
+        type(number) is int and number > 0 for number in value)
+
+
+def _backbone_of_text(text: Any, prefix: str) -> Dict[str, ast.expr]:
+    """The arguments of the backbone whose tensors have the prefix, not evaluated yet, in the text of a config.
+
+    Raises:
+        ValueError, SyntaxError, KeyError: If there are none.
+    """
+    if not isinstance(text, str):
+        raise ValueError('no text')
+    models = [node.value for node in ast.parse(text).body if isinstance(node, ast.Assign)
+              for target in node.targets if isinstance(target, ast.Name) and target.id == 'model']
+    model = _entries(models[-1])
+    student = re.fullmatch(r'students\.(\w+)\.backbone\.', prefix)
+    if student:
+        model = _entries(_entries(model['students'])[student.group(1)])
+    return _entries(model['backbone'])
+
+
+def _entries(node: ast.expr) -> Dict[str, ast.expr]:
+    """Keys and values of ``dict(a=1)``, ``{'a': 1}`` or mmengine's ``dict({'a': 1})``; else ValueError."""
+    if isinstance(node, ast.Dict):
+        return {ast.literal_eval(key): value for key, value in zip(node.keys, node.values)}
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'dict'
+            and len(node.args) <= 1 and all(keyword.arg for keyword in node.keywords)):
+        raise ValueError('not a plain dict')
+    entries = _entries(node.args[0]) if node.args else {}
+    return {**entries, **{keyword.arg: keyword.value for keyword in node.keywords}}
+
+
+def _plain_value(node: ast.expr) -> Any:
+    """The value of constants, lists, tuples and dicts of them; else ValueError."""
+    if isinstance(node, (ast.List, ast.Tuple)):
+        return [_plain_value(item) for item in node.elts]
+    if isinstance(node, (ast.Dict, ast.Call)):
+        return {key: _plain_value(value) for key, value in _entries(node).items()}
+    return ast.literal_eval(node)
+
+
+def check_class_count(cfg: Config) -> None:
+    """Compare ``num_classes`` of a classifier's head and preprocessor with the classes of its data sets.
+
+    A head that is too wide trains and one that is too narrow fails in the middle of an epoch, on a GPU without a
+    message. To be called where the folders of the data are known to be there.
+
+    Args:
+        cfg (Config): Segmentation and pre-training configs, which have no such head, are left alone.
+
+    Raises:
+        UserInputError: If a number differs, with the options that set it right.
+    """
+    model = cfg.get('model') or {}
+    head = model.get('head') or {}
+    if cfg.get('default_scope', 'mmpretrain') != 'mmpretrain' or 'num_classes' not in head:
+        return
+    preprocessor = model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
+    where = 'model.data_preprocessor' if model.get('data_preprocessor') else 'data_preprocessor'
+    for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        number = count_classes((cfg.get(loader) or {}).get('dataset'))
+        given = {'model.head': head['num_classes'], where: preprocessor.get('num_classes', number)}
+        if number is not None and set(given.values()) != {number}:
+            options = ' '.join(f'{key}.num_classes={number}' for key in given)
+            found = ' and '.join(f'{key}.num_classes={value}' for key, value in given.items())
+            raise UserInputError(f'{loader}.dataset has {number} classes but the config says {found}; '
+                                 f'give --cfg-options {options}.')
+
+
+def count_classes(dataset: Optional[dict]) -> Optional[int]:
+    """How many classes the dataset of a config has; None if it is no dataset of mmpretrain's kind, or has no labels."""
+    while dataset is not None and 'dataset' in dataset:  # RepeatDataset and its kin
+        dataset = dataset['dataset']
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        kind = DATASETS.get(dataset['type']) if dataset and isinstance(dataset.get('type'), str) else None
+        if not (isinstance(kind, type) and issubclass(kind, BaseDataset)):
+            return None
+        built = DATASETS.build(dict(dataset, pipeline=[], lazy_init=True))
+        if built.CLASSES is None:
+            built.full_init()
+    return None if built.CLASSES is None else len(built.CLASSES)

@@ -1,0 +1,92 @@
+"""``ResumableRunner``: mmengine's Runner with loops that resume anywhere, from the newest checkpoint that is whole."""
+from typing import Optional, Union
+
+from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.registry import LOOPS as MMENGINE_LOOPS
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
+from mmengine.runner.base_loop import BaseLoop
+from torch.utils.data import DataLoader
+
+from ...datasets.seeded_samples import outlive_sigterm
+from ...errors import UserInputError
+from ...registry import RUNNERS
+from ...weights.checkpoint_files import check_checkpoint, newest_checkpoint
+from .loops import ResumableEpochBasedTrainLoop, ResumableIterBasedTrainLoop
+
+#: loop of mmengine -> the one that takes its place
+RESUMABLE = {EpochBasedTrainLoop: ResumableEpochBasedTrainLoop, IterBasedTrainLoop: ResumableIterBasedTrainLoop}
+
+
+@RUNNERS.register_module()
+class ResumableRunner(Runner):
+    """mmengine's Runner for ``runner_type='mimhd_mm.ResumableRunner'``; arguments are the parent's.
+
+    - mmengine's two training loops are replaced by those of :mod:`mimhd_mm.engine.resume.loops`, so configs keep the
+      names of the loops; loops of other kinds stay as they are.
+    - ``resume=True`` without ``load_from`` takes the newest checkpoint of the work dir that is whole, and says which
+      damaged ones it skipped; without any it starts at the beginning, from the config's ``start_from`` if it names a
+      checkpoint. With ``load_from`` a damaged one is refused.
+    - Before a checkpoint is written, the hooks' ``gather_states(runner)`` is called in every process; mmengine's
+      ``before_save_checkpoint`` is called in the first one only.
+    """
+
+    @staticmethod
+    def build_dataloader(dataloader: Union[DataLoader, dict], *args, **kwargs) -> DataLoader:
+        """As the parent; workers live on for a while after SIGTERM."""
+        built = Runner.build_dataloader(dataloader, *args, **kwargs)
+        if built is not dataloader:
+            outlive_sigterm(built)
+        return built
+
+    def build_train_loop(self, loop: Union[BaseLoop, dict]) -> BaseLoop:
+        """Build the training loop, able to resume if it is one of mmengine's."""
+        if isinstance(loop, dict):
+            loop = dict(loop)
+            if 'type' not in loop:
+                loop['type'] = EpochBasedTrainLoop if loop.pop('by_epoch') else IterBasedTrainLoop
+            kind = loop['type']
+            kind = MMENGINE_LOOPS.get(kind) if isinstance(kind, str) else kind
+            loop['type'] = RESUMABLE.get(kind, loop['type'])
+        return super().build_train_loop(loop)
+
+    def load_or_resume(self) -> None:
+        """Load or resume, from what :meth:`choose_checkpoint` says where a run is resumed."""
+        if self._resume and not self._has_loaded:
+            self._load_from = self.choose_checkpoint()
+            if self._load_from is None:
+                self.logger.warning(f'No checkpoint in {self.work_dir} to resume from: training starts anew.')
+                self._resume = False
+                self._load_from = self.cfg.get('start_from')
+        super().load_or_resume()
+
+    def choose_checkpoint(self) -> Optional[str]:
+        """The checkpoint to resume from, looked for by the first process and told to the others.
+
+        Raises:
+            UserInputError: In every process, if ``load_from`` is missing or damaged.
+        """
+        answer = [None, None]
+        if is_main_process():
+            try:
+                if self._load_from is not None:
+                    check_checkpoint(self._load_from)
+                    answer[0] = self._load_from
+                else:
+                    found = newest_checkpoint(self.work_dir)
+                    answer[0] = found and str(found)
+            except UserInputError as error:
+                answer[1] = str(error)
+        broadcast_object_list(answer)
+        if answer[1] is not None:
+            raise UserInputError(answer[1])
+        return answer[0]
+
+    def resume(self, filename: str, resume_optimizer: bool = True, resume_param_scheduler: bool = True,
+               map_location: str = 'cpu') -> None:
+        """As the parent, by way of the CPU: a checkpoint holds what every process had."""
+        super().resume(filename, resume_optimizer, resume_param_scheduler, map_location)
+
+    def save_checkpoint(self, *args, **kwargs) -> None:
+        """Write a checkpoint; to be called in every process."""
+        self.call_hook('gather_states')
+        super().save_checkpoint(*args, **kwargs)
