@@ -1,0 +1,1 @@
+"""Experiments on this project that are no part of what is installed."""
