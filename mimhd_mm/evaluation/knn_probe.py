@@ -109,7 +109,7 @@ def token_features(backbone: VisionTransformer, images: Tensor, feature: str) ->
 
 @contextmanager
 def raw_output(backbone: VisionTransformer, *blocks: int) -> Iterator[None]:
-    """Inside, a vision transformer returns all tokens of blocks, counted from 1; of the last, after its norm, if none."""
+    """Inside, a vision transformer returns all tokens of blocks, from 1; without any, of the last, after its norm."""
     kept = backbone.out_type, backbone.out_indices
     backbone.out_type, backbone.out_indices = 'raw', [block - 1 for block in blocks or (len(backbone.layers), )]
     try:

@@ -55,8 +55,8 @@ def linear_miou(backbone: VisionTransformer, preprocess: BaseDataPreprocessor, f
     numbers(backbone, blocks)
     patch = backbone.patch_embed.projection.kernel_size[0]
     if any(side < patch or side % patch for side in size):
-        raise UserInputError(f'The size {tuple(size)} of images is not a multiple of the patch size, {patch}; give rows '
-                             f'and columns that are.')
+        raise UserInputError(f'The size {tuple(size)} of images is not a multiple of the patch size, {patch}; give '
+                             f'rows and columns that are.')
     training, validation = (pairs_of(folder, split, num_classes, reduce_zero_label)
                             for split in ('training', 'validation'))
     if len(training) < 2:
@@ -108,7 +108,8 @@ def scenes(backbone: VisionTransformer, preprocess: BaseDataPreprocessor, pairs:
         - Tensor: (H, W) int64, the annotation as it is in its file.
     """
     resize = dict(type='Resize', scale=tuple(size)[::-1], backend='pillow', interpolation='bicubic')
-    pipeline = Compose([TRANSFORMS.build(step) for step in (dict(type='LoadAnyImage'), resize, dict(type='PackInputs'))])
+    steps = [dict(type='LoadAnyImage'), resize, dict(type='PackInputs')]
+    pipeline = Compose([TRANSFORMS.build(step) for step in steps])
     for start in range(0, len(pairs), batch_size):
         batch = pairs[start:start + batch_size]
         images = torch.stack([pipeline(dict(img_path=image))['inputs'] for image, _ in batch])  # (B, 3, H, W) uint8
