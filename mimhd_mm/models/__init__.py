@@ -7,10 +7,10 @@ from .losses import RelationDistillLoss
 from .matchers import AttentionHeadMatcher, AverageHeadMatcher, HeadMatcher, OneToOneHeadMatcher, SelectHeadMatcher
 from .necks import DualViewMAEDecoder
 from .selfsup import DMAE, MIMHD, MultiStudent, TinyMIM
-from .target_generators import MAETeacher, MaskedMAETeacher
+from .target_generators import CachedTeacher, MAETeacher, MaskedMAETeacher
 
 __all__ = [
-    'AttentionHeadMatcher', 'AverageHeadMatcher', 'DMAE', 'DeviceAugmentation', 'DualViewMAEDecoder', 'HeadMatcher',
-    'MAEPixelHead', 'MAETeacher', 'MIMHD', 'MaskedMAETeacher', 'MultiStudent', 'OneToOneHeadMatcher', 'RelPosViT',
+    'AttentionHeadMatcher', 'AverageHeadMatcher', 'CachedTeacher', 'DMAE', 'DeviceAugmentation',
+    'DualViewMAEDecoder', 'HeadMatcher', 'MAEPixelHead', 'MAETeacher', 'MIMHD', 'MaskedMAETeacher', 'MultiStudent', 'OneToOneHeadMatcher', 'RelPosViT',
     'RelationDistillHead', 'RelationDistillLoss', 'RelationViT', 'SelectHeadMatcher', 'TappedMAEViT', 'TinyMIM',
 ]
