@@ -1,1 +1,5 @@
-"""Experiments on this project that are no part of what is installed."""
+"""The laboratory: what made the tables and pages of ``docs/``. It is run from a clone and is no part of the package."""
+from pathlib import Path
+
+#: the clone
+ROOT = Path(__file__).resolve().parents[1]

@@ -13,7 +13,7 @@ from mmpretrain.datasets.transforms import LoadImageFromFile
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from mimhd_mm.benchmark.bad_images import encoded, kinds, picture, write_kinds
+from lab.robustness.bad_images import encoded, kinds, picture, write_kinds
 from mimhd_mm.datasets import LoadAndCrop, LoadAnyImage
 from mimhd_mm.datasets.decoding import MAX_IN_A_ROW, BadImage, decode_image, jpeg_frame
 from mimhd_mm.engine.preflight import check_image_folder

@@ -16,12 +16,12 @@ from mmengine.runner import load_checkpoint
 from safetensors.torch import save_file
 from torch import nn
 
-from mimhd_mm.benchmark.hostile_files import PAYLOADS, kinds, write_kinds
+from lab.robustness.hostile_files import PAYLOADS, kinds, write_kinds
+from lab.tables.rows import read_tables
 from mimhd_mm.compat import load_checkpoint_safely
 from mimhd_mm.datasets import PackedImages
 from mimhd_mm.engine.launch import read_config_file
 from mimhd_mm.engine.pretrained import heads_of_file
-from mimhd_mm.engine.tables import read_tables
 from mimhd_mm.errors import UserInputError
 from mimhd_mm.models.mae_files import read_mae_file, read_tensors
 from mimhd_mm.models.matchers.head_matchers import read_ranking

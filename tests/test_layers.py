@@ -8,12 +8,12 @@ PACKAGE = Path(__file__).parents[1] / 'mimhd_mm'
 
 #: top-most first; a file may import from its own layer and those below
 LAYERS = [
-    ('benchmark', 'engine', 'visualization', 'evaluation', 'datasets'),
+    ('downstream', 'engine', 'measuring', 'visualization', 'evaluation', 'datasets'),
     ('models.selfsup',),  # and the package `models` as a whole
     ('models.heads', 'models.target_generators'),
     ('models.backbones', 'models.necks', 'models.losses', 'models.matchers', 'models.data_preprocessors'),
-    ('models.relation', 'models.views', 'models.mae_files', 'models.vit_files', 'models.checkpointing'),
-    ('errors', 'registry', 'compat', 'states', 'version'),
+    ('models.relation', 'models.views', 'models.mae_files', 'models.vit_files', 'models.checkpointing', 'weights'),
+    ('errors', 'registry', 'compat', 'states', 'project', 'version'),
 ]
 
 

@@ -11,9 +11,10 @@ import shlex
 import sys
 from pathlib import Path
 
-from mimhd_mm.engine.evaluate import evaluate
-from mimhd_mm.engine.evaluate_config import METRICS, Options, shipped_settings
+from mimhd_mm.downstream.evaluate import evaluate
+from mimhd_mm.downstream.settings import Options, shipped_settings
 from mimhd_mm.engine.launch import run_tool
+from mimhd_mm.evaluation.tasks import METRICS
 
 
 def parse_args(argv, settings: dict) -> argparse.Namespace:

@@ -15,11 +15,11 @@ from mimhd_mm.visualization.report import write_report
 def main(argv=None) -> None:
     parser = argparse.ArgumentParser(description='One HTML file about one run or several')
     parser.add_argument('work_dirs', nargs='+', metavar='WORK_DIR',
-                        help='work dir of a run, or of tools/benchmarks/run_table.py for all its runs and tables')
+                        help='work dir of a run, or of lab/tables/run_table.py for all its runs and tables')
     parser.add_argument('-o', '--out', default='report.html', help='HTML file to write (default %(default)s)')
     parser.add_argument('--names', nargs='+', metavar='NAME', help='what to call the runs (default: their folders)')
     parser.add_argument('--tables', nargs='+', default=[], metavar='JSON',
-                        help='downstream numbers: files of tools/evaluate_student.py or tools/benchmarks/run_table.py, '
+                        help='downstream numbers: files of tools/evaluate_student.py or lab/tables/run_table.py, '
                              'or folders with them; those in a work dir are found')
     parser.add_argument('--max-pictures', type=int, default=6, metavar='N',
                         help='of each kind and run, evenly spaced over training (default %(default)s)')

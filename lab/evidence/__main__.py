@@ -10,8 +10,8 @@ import argparse
 import warnings
 from pathlib import Path
 
-from mimhd_mm.engine.commands import project_root
 from mimhd_mm.engine.launch import run_tool
+from mimhd_mm.project import project_root
 
 DOCS = project_root() / 'docs'
 
@@ -43,10 +43,12 @@ def do_run(args: argparse.Namespace) -> int:
     """Make runs; status 1 if some failed."""
     import torch
     from mmengine.logging import MMLogger
+    from mmengine.registry import init_default_scope
     from .protocol import read_protocol
     from .runs import plan, run_all
     torch.set_num_threads(1)
     MMLogger.get_instance('lab', log_level='ERROR')
+    init_default_scope('mmpretrain')
     protocol, place = read_protocol(), place_of(args)
     place.check()
     runs = plan(protocol, args.tables, place, args.only, args.seeds)

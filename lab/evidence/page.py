@@ -20,7 +20,8 @@ DIGITS = {'read_out': 4}
 INTRODUCTION = (
     'Percent, but for the read-out KL, where less is better; mean ± sample standard deviation over n seeds. "Before last" '
     'is the block before the last; of a teacher, the tapped block is the last. Minutes are those of one training on one '
-    'thread, start and reading of images included, by the clock and of the processor (CPU), without the evaluation. '
+    'thread, start and reading of images included, by the clock and of the processor (CPU), without the evaluation; "teacher\'s" '
+    'are those of asking it once, which rows of the same targets share. '
     'Differences are the mean over seeds that both rows have, with a 95 % interval (t); where less is better the sign '
     'is turned round. *Better* and *worse*: the interval is without 0.')
 
@@ -66,7 +67,7 @@ def scores_table(table: Table, runs: Runs, metrics: List[str]) -> str:
     """One line a row: scores, what else the table shows, and time."""
     costs = any(row.cost for row in table.rows)
     heading = ['row', *(['cost'] if costs else []), *(SCORES[metric] for metric in metrics), *table.logged.values(),
-               'passes', 'minutes', 'CPU minutes']
+               'passes', 'minutes', 'CPU minutes', 'teacher\'s, CPU minutes']
     lines = []
     for row in table.rows:
         found = runs.get(row.name, [])
@@ -78,7 +79,7 @@ def scores_table(table: Table, runs: Runs, metrics: List[str]) -> str:
               for key in table.logged),
             f'{row.passes:,}' if row.kind == 'student' else '–',
             *(mean_text([run[key] / 60 for run in found if run['steps']], 1, with_n=False)
-              for key in ('seconds', 'cpu_seconds'))])
+              for key in ('seconds', 'cpu_seconds', 'cache_cpu_seconds'))])
     return markdown(heading, lines, left=1 + costs)
 
 

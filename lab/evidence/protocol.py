@@ -10,7 +10,7 @@ from mimhd_mm.errors import UserInputError
 
 FILE = Path(__file__).with_name('protocol.yml')
 KINDS = ('student', 'teacher', 'pixels')
-ROW_KEYS = {'name', 'kind', 'config', 'options', 'passes', 'images', 'seeds', 'against', 'cost', 'read_out'}
+ROW_KEYS = {'name', 'kind', 'config', 'options', 'passes', 'images', 'seeds', 'against', 'cost'}
 TABLE_KEYS = {'title', 'seeds', 'rows', 'logged', 'note'}
 
 
@@ -25,6 +25,8 @@ class Settings:
         warm_up (float): Share of the steps in which the learning rate rises.
         classes (int): Of the scenes.
         scene_size (tuple): Rows and columns of pixels that scenes are brought to.
+        views (int): K, fixed views of each image; every pass over the images takes the next.
+        read_out_config (str): Config whose teacher's block is read out of every student.
     """
     images: int
     epoch: int
@@ -32,6 +34,8 @@ class Settings:
     warm_up: float
     classes: int
     scene_size: Tuple[int, int]
+    views: int
+    read_out_config: str
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,6 @@ class Row:
         seeds (tuple[int]): One run each.
         against (tuple[str]): Rows of the same table that it is compared with, seed by seed.
         cost (str): A remark on what it costs, for the page.
-        read_out (bool): Whether its read-out KL is measured.
     """
     name: str
     kind: str
@@ -59,7 +62,6 @@ class Row:
     seeds: Tuple[int, ...]
     against: Tuple[str, ...]
     cost: str
-    read_out: bool
 
 
 @dataclass(frozen=True)
@@ -135,8 +137,7 @@ def read_row(table: str, content: dict, seeds: list, settings: Settings) -> Row:
         passes=count_passes(content.get('passes', 'E'), settings.epoch) if kind == 'student' else 0,
         images=content.get('images', settings.images),
         seeds=tuple(content.get('seeds', seeds)) if kind == 'student' else (0, ),
-        against=tuple([against] if isinstance(against, str) else against), cost=content.get('cost', ''),
-        read_out=content.get('read_out', False))
+        against=tuple([against] if isinstance(against, str) else against), cost=content.get('cost', ''))
 
 
 def check_keys(where: str, content: dict, known: set) -> None:

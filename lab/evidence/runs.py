@@ -12,13 +12,14 @@ from typing import Dict, Iterator, List, Optional, Sequence
 
 from mimhd_mm.compat import load_checkpoint_safely
 from mimhd_mm.engine.commands import write_atomically
-from mimhd_mm.engine.evaluate_table import environment
 from mimhd_mm.errors import UserInputError
+from mimhd_mm.project import environment
 from mimhd_mm.registry import MODELS
 
+from .caches import waited_for
 from .protocol import Protocol, Row, Settings, Table
-from .scoring import score_network, score_pixels, whole_teacher
-from .training import Place, frozen_student, placed, resolve, settings_key, student_start, train
+from .scoring import read_out, score_network, score_pixels, whole_teacher
+from .training import Place, base_config, frozen_student, placed, resolve, settings_key, student_start, train
 
 
 @dataclass(frozen=True)
@@ -138,17 +139,20 @@ def run_all(runs: Sequence[Run], protocol: Protocol, place: Place, docs: Path) -
 def make(run: Run, settings: Settings, place: Place) -> dict:
     """Train and score, or score alone what is not trained."""
     result = dict(key=run.key, seed=run.seed, passes=run.row.passes, steps=0, seconds=0., cpu_seconds=0.,
-                  step_seconds=0., logged={}, **environment())
+                  step_seconds=0., cache_seconds=0., cache_cpu_seconds=0., logged={}, **environment())
     if run.row.kind == 'pixels':
         return scored(result, lambda: dict(scores=score_pixels(normaliser(), place)))
     cfg = resolve(run.row, settings)
     if run.row.kind == 'teacher':
         return scored(result, lambda: teacher_scores(cfg.model.target_generator, settings, place))
     start = student_start(cfg.model.backbone, run.seed, place.work_dir / 'starts')
-    trained = train(placed(cfg, run.row, place, run.seed, run.folder, start), start) if run.row.passes else dict(
-        state=start_state(start))
-    student = frozen_student(cfg.model.backbone, trained.pop('state'))
-    return scored(dict(result, **trained), lambda: student_scores(student, settings, place))
+    if run.row.passes:
+        placed_cfg, taken = placed(cfg, place, run.seed, run.folder, start)
+        result.update(taken, **train(placed_cfg, start))
+    state = result.pop('state', None) or start_state(start)
+    student = frozen_student(cfg.model.backbone, state)
+    teacher = base_config(settings.read_out_config).model.target_generator
+    return scored(result, lambda: student_scores(student, teacher, settings, place))
 
 
 def scored(result: dict, score) -> dict:
@@ -158,10 +162,11 @@ def scored(result: dict, score) -> dict:
     return dict(result, evaluation_seconds=round(time.perf_counter() - begin, 1))
 
 
-def student_scores(student, settings: Settings, place: Place) -> dict:
-    """Of the last block and of the one before."""
+def student_scores(student, target_generator: dict, settings: Settings, place: Place) -> dict:
+    """Of the last block and of the one before, and the read-out KL."""
     by_block = score_network(student, normaliser(), place, settings, (-1, -2))
-    return dict(scores=last_two(by_block[-1], by_block[-2]))
+    return dict(scores=dict(last_two(by_block[-1], by_block[-2]),
+                            read_out=read_out(student, target_generator, normaliser(), place)))
 
 
 def teacher_scores(target_generator: dict, settings: Settings, place: Place) -> dict:
@@ -196,17 +201,9 @@ def collect(protocol: Protocol, place: Place, docs: Path) -> None:
     for file in sorted(place.work_dir.glob(f'*-{context}-s*/result.json')):
         result = json.loads(file.read_text())
         found[result['key'], result['seed']] = result
-    with claimed_by_all(place.work_dir):
+    with waited_for(place.work_dir / 'collect.lock'):
         for table in protocol.tables.values():
             write_table(table, protocol.settings, found, docs / f'{table.name}.json')
-
-
-@contextmanager
-def claimed_by_all(work_dir: Path) -> Iterator[None]:
-    """Inside, this process alone collects; others wait."""
-    with open(work_dir / 'collect.lock', 'a') as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def write_table(table: Table, settings: Settings, found: Dict[tuple, dict], path: Path) -> None:

@@ -1,41 +1,26 @@
 """Scores of a frozen network: k-NN and ridge on class labels, a closed-form linear probe on scenes."""
 from pathlib import Path
-from typing import Dict, Iterator, Sequence
+from statistics import fmean
+from typing import Dict, Sequence
 
-import numpy as np
-import torch
 from mmengine.model import BaseDataPreprocessor
-from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from mimhd_mm.datasets.packed_images import PackedFile
 from mimhd_mm.evaluation.block_features import block_features
 from mimhd_mm.evaluation.knn import extract_features, knn_accuracy
 from mimhd_mm.evaluation.knn_probe import pixel_features
 from mimhd_mm.evaluation.patch_probe import linear_miou
+from mimhd_mm.evaluation.read_out import read_out_kl
 from mimhd_mm.evaluation.ridge import ridge_accuracy
 from mimhd_mm.models.mae_files import load_verified, read_mae_file, resize_positions
 from mimhd_mm.registry import MODELS
 
+from .images import Batches
 from .protocol import Settings
 from .training import Place
 
-#: images a forward pass
-BATCH = 256
-
-
-class Images:
-    """A packed file as batches; iterates as often as asked."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = PackedFile(file)
-
-    def __iter__(self) -> Iterator[dict]:
-        for start in range(0, len(self.file), BATCH):
-            numbers = range(start, min(start + BATCH, len(self.file)))
-            images = torch.from_numpy(np.stack([self.file[number] for number in numbers]))  # (B, H, W, 3)
-            yield dict(inputs=images.permute(0, 3, 1, 2),  # (B, 3, H, W)
-                       data_samples=[DataSample().set_gt_label(int(self.file.labels[number])) for number in numbers])
+#: validation images on whose relations the teacher is read out, every second of them held out
+READ_OUT_IMAGES = 512
 
 
 def score_network(backbone: nn.Module, preprocess: BaseDataPreprocessor, place: Place, settings: Settings,
@@ -52,7 +37,7 @@ def score_network(backbone: nn.Module, preprocess: BaseDataPreprocessor, place: 
     Returns:
         dict: Block -> ``knn``, ``ridge``, ``miou``, percent.
     """
-    train, val = (Images(place.data / f'{part}.safetensors') for part in ('train', 'val'))
+    train, val = (Batches(place.data / f'{part}.safetensors') for part in ('train', 'val'))
     bank, bank_labels = block_features(backbone, train, preprocess, blocks)  # block -> (n, D); (n,)
     test, test_labels = block_features(backbone, val, preprocess, blocks)  # block -> (m, D); (m,)
     miou = linear_miou(backbone, preprocess, place.scenes, num_classes=settings.classes, size=settings.scene_size,
@@ -69,7 +54,7 @@ def label_scores(bank: Tensor, bank_labels: Tensor, test: Tensor, test_labels: T
 
 def score_pixels(preprocess: BaseDataPreprocessor, place: Place) -> Dict[str, float]:
     """``knn`` of the pixels themselves."""
-    train, val = (Images(place.data / f'{part}.safetensors') for part in ('train', 'val'))
+    train, val = (Batches(place.data / f'{part}.safetensors') for part in ('train', 'val'))
     found = [*extract_features(pixel_features, train, preprocess), *extract_features(pixel_features, val, preprocess)]
     return dict(knn=knn_accuracy(*found, num_classes=len(train.file.classes)))
 
@@ -82,3 +67,12 @@ def whole_teacher(target_generator: dict, path: Path) -> nn.Module:
     tensors['pos_embed'] = resize_positions(tensors['pos_embed'], encoder.patch_resolution)
     load_verified(encoder, tensors, str(path))
     return encoder.eval().requires_grad_(False)
+
+
+def read_out(student: nn.Module, target_generator: dict, preprocess: BaseDataPreprocessor, place: Place) -> float:
+    """Read-out KL of the student's tapped block against the teacher's: the mean of Q-K and V-V, nats a query."""
+    settings = dict(target_generator, type='mimhd_mm.MAETeacher', checkpoint=str(place.teacher), dtype=None)
+    teacher = MODELS.build(settings)
+    teacher.load()
+    batches = Batches(place.data / 'val.safetensors', READ_OUT_IMAGES)
+    return fmean(read_out_kl(student, teacher, batches, preprocess).values())

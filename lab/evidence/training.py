@@ -3,14 +3,12 @@ import argparse
 import contextlib
 import copy
 import functools
-import hashlib
-import json
 import math
 import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, List, Optional
+from typing import Dict, List, Optional, Tuple
 
 import torch
 from mmengine.config import Config
@@ -20,12 +18,13 @@ from mmengine.runner import Runner
 from mimhd_mm.compat import load_checkpoint_safely
 from mimhd_mm.datasets.packed_images import PackedFile
 from mimhd_mm.datasets.seeded_samples import seeded_cpu
-from mimhd_mm.engine.commands import project_root
 from mimhd_mm.engine.launch import add_common_arguments, build_runner, check_batches, load_config
 from mimhd_mm.errors import UserInputError
-from mimhd_mm.models.mae_files import sha256_of
+from mimhd_mm.project import project_root
 from mimhd_mm.registry import MODELS
 
+from .caches import with_cache
+from .identity import file_hash, short_hash
 from .protocol import Row, Settings
 
 #: steps at the end of a training over which losses are averaged
@@ -71,17 +70,6 @@ class Place:
 
 
 @functools.lru_cache(maxsize=None)
-def file_hash(path: Path) -> str:
-    """Hash of a file, computed once."""
-    return sha256_of(path)
-
-
-def short_hash(content) -> str:
-    """Ten hexadecimal digits of what can be written as JSON."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:10]
-
-
-@functools.lru_cache(maxsize=None)
 def base_config(name: str) -> Config:
     """A config of the project as ``tools/train.py`` reads it; not to be changed."""
     parser = argparse.ArgumentParser()
@@ -116,13 +104,15 @@ def shared_settings(cfg: Config, row: Row, settings: Settings) -> dict:
         'train_dataloader': dict(
             batch_size=settings.batch_size, num_workers=0, persistent_workers=False,
             sampler=dict(_delete_=True, type='InfiniteSampler', shuffle=True),
-            dataset=dict(_delete_=True, type='PackedImages', with_label=False, pipeline=pipeline)),
+            dataset=dict(_delete_=True, type='FixedViews', num_views=settings.views, dataset=dict(
+                type='PackedPart', number=row.images, with_label=False, pipeline=pipeline))),
         'train_cfg': dict(_delete_=True, type='IterBasedTrainLoop', max_iters=steps),
         'param_scheduler': [
             dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=rising),
             dict(type='CosineAnnealingLR', by_epoch=False, begin=rising, end=steps, T_max=max(steps - rising, 1),
                  eta_min=0.)],
-        'log_processor': dict(by_epoch=False), 'log_level': 'ERROR'}
+        'log_processor': dict(by_epoch=False), 'log_level': 'ERROR',
+        'visualizer': dict(_delete_=True, type='Visualizer', vis_backends=[])}
     if 'target_generator' in cfg.model:
         found['model.target_generator.dtype'] = 'bfloat16'
     return found
@@ -148,33 +138,23 @@ def settings_key(row: Row, settings: Settings) -> str:
     if row.kind == 'teacher':
         return short_hash(['teacher', cfg.model.target_generator.to_dict()])
     if not row.passes:
-        return short_hash(['untrained', cfg.model.backbone.to_dict(), row.read_out])
+        return short_hash(['untrained', cfg.model.backbone.to_dict()])
     parts = {key: cfg[key] for key in ('model', 'data_preprocessor', 'train_dataloader', 'train_cfg', 'param_scheduler',
                                        'optim_wrapper')}
     parts = Config(copy.deepcopy(parts)).to_dict()
     parts['model'].get('target_generator', {}).pop('checkpoint', None)
-    return short_hash([parts, row.images, row.read_out])
+    return short_hash(parts)
 
 
-def placed(cfg: Config, row: Row, place: Place, seed: int, folder: Path, start: Path) -> Config:
-    """The config that is run: images, teacher, seed and the student's start filled in."""
+def placed(cfg: Config, place: Place, seed: int, folder: Path, start: Path) -> Tuple[Config, dict]:
+    """The config that is run: images, teacher, seed and the student's start filled in; and what the teacher took."""
     cfg = copy.deepcopy(cfg)
-    total = len(PackedFile(place.data / 'train.safetensors'))
-    if row.images > total:
-        raise UserInputError(f'Row {row.name!r} distils on {row.images} images and there are {total}; give more.')
     cfg.merge_from_dict({
-        'train_dataloader.dataset.file': str(place.data / 'train.safetensors'),
-        'train_dataloader.dataset.indices': [number * total // row.images for number in range(row.images)],
+        'train_dataloader.dataset.dataset.file': str(place.data / 'train.safetensors'),
         'randomness': dict(seed=seed), 'work_dir': str(folder), 'load_from': str(start),
         'experiment_name': f'{folder.name}-{os.getpid()}-{time.monotonic_ns()}'})  # mmengine keeps one log a name
-    return with_teacher(cfg, place)
-
-
-def with_teacher(cfg: Config, place: Place) -> Config:
-    """Fill in where the targets come from; the one place that knows."""
-    if 'target_generator' in cfg.model:
-        cfg.model.target_generator.checkpoint = str(place.teacher)
-    return cfg
+    taken = with_cache(cfg, place.teacher, place.work_dir / 'caches')
+    return cfg, taken
 
 
 def student_start(backbone: dict, seed: int, folder: Path) -> Path:

@@ -11,17 +11,12 @@ from pathlib import Path
 from typing import List, Optional
 
 from ..errors import UserInputError
-from .checkpoint_files import newest_checkpoint, write_whole
+from ..project import project_root
+from ..weights.checkpoint_files import write_whole
 
 #: what mmengine logs of training, by epochs or by iterations
 PROGRESS = re.compile(r'(Epoch|Iter)\(train\)\s+\[\s*(\d+)[\]/].*?eta: (\S+(?: days?, \S+)?).*?\sloss: (\S+)')
 KEPT_LINES = 30
-
-
-def project_root() -> Path:
-    """The folder that holds ``tools`` and ``configs``: the repository, or what an installation keeps of it."""
-    repository = Path(__file__).resolve().parents[2]
-    return repository if (repository / 'tools' / 'train.py').is_file() else repository / 'mimhd_mm' / '.mim'
 
 
 def tool_command(tool: str, *arguments) -> List[str]:
@@ -66,7 +61,7 @@ def call_tool(tool: str, *arguments, total: Optional[int] = None) -> None:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a text that is there whole or not at all; see :func:`~mimhd_mm.engine.checkpoint_files.write_whole`."""
+    """Write a text that is there whole or not at all; see :func:`~mimhd_mm.weights.checkpoint_files.write_whole`."""
     write_whole(path, text.encode())
 
 
@@ -78,8 +73,3 @@ def logged(work_dir: Path) -> List[dict]:
             with contextlib.suppress(json.JSONDecodeError):
                 entries.append(json.loads(line))
     return entries
-
-
-def last_checkpoint(folder: Path) -> Optional[Path]:
-    """The newest checkpoint of a work dir that is whole; damaged ones that were skipped are named in a warning."""
-    return newest_checkpoint(folder)

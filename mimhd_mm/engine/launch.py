@@ -11,8 +11,8 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from ..errors import UserInputError, root_cause
+from ..weights.checkpoint_files import FULL
 from .cached_training import use_teacher_cache
-from .checkpoint_files import FULL
 from .preflight import check_config
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')

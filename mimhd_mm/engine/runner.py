@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from ..datasets.seeded_samples import outlive_sigterm
 from ..errors import UserInputError
 from ..registry import RUNNERS
-from .checkpoint_files import check_checkpoint, newest_checkpoint
+from ..weights.checkpoint_files import check_checkpoint, newest_checkpoint
 from .loops import ResumableEpochBasedTrainLoop, ResumableIterBasedTrainLoop
 
 #: loop of mmengine -> the one that takes its place

@@ -1,4 +1,5 @@
 """Call the command line tools in this process: starting Python and importing torch anew takes seconds a call."""
+import importlib
 import importlib.util
 from pathlib import Path
 
@@ -10,7 +11,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def load_tool(name: str):
-    """The module of ``tools/<name>``."""
+    """The module of ``tools/<name>``; of the laboratory, by its own name, where that begins with ``lab.``."""
+    if name.startswith('lab.'):
+        return importlib.import_module(name)
     path = ROOT / 'tools' / name
     spec = importlib.util.spec_from_file_location('tool_' + path.stem, path)
     module = importlib.util.module_from_spec(spec)

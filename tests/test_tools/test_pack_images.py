@@ -9,7 +9,7 @@ from mimhd_mm.datasets import PackedImages
 
 from .commands import call, error_of
 
-PACK, TIME = 'dataset_converters/pack_images.py', 'benchmarks/dataloader.py'
+PACK, TIME = 'dataset_converters/pack_images.py', 'lab.speed.dataloader'
 
 
 def test_packs_and_says_how_to_use_it(image_folder, tmp_path, capsys):

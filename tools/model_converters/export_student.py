@@ -9,7 +9,7 @@ What was written is read back by that library, and its token features on random 
 """
 import argparse
 
-from mimhd_mm.engine.export import FORMATS, export, mmseg_settings, read_run, read_student, timm_settings
+from mimhd_mm.downstream.export import FORMATS, export, mmseg_settings, read_run, read_student, timm_settings
 from mimhd_mm.engine.launch import run_tool
 
 

@@ -7,7 +7,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from ...registry import HOOKS
-from ..checkpoint_files import INTERRUPTED, hash_file, remove_leftovers, write_whole
+from ...weights.checkpoint_files import INTERRUPTED, hash_file, remove_leftovers, write_whole
 
 ATOMIC = dict(backend='mimhd_mm.atomic')
 
@@ -16,7 +16,7 @@ ATOMIC = dict(backend='mimhd_mm.atomic')
 class SafeCheckpointHook(CheckpointHook):
     """mmengine's ``CheckpointHook`` for a run that may be killed at any moment; arguments are the parent's.
 
-    - Local files are written through :class:`~mimhd_mm.engine.checkpoint_files.AtomicBackend`, with a hash beside
+    - Local files are written through :class:`~mimhd_mm.weights.checkpoint_files.AtomicBackend`, with a hash beside
       each. Where ``backend_args``, ``file_client_args`` or a remote ``out_dir`` are given, theirs is the backend.
     - With ``max_keep_ckpts`` the parent removes a checkpoint before it writes the next; here it comes after, so at
       every moment there are as many whole ones as are to be kept. Room is needed for one more.

@@ -4,7 +4,7 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 from mmengine.config import Config
 
-from ...engine.commands import project_root
+from ...project import project_root
 from .runs import Run, read_dumped
 
 #: say nothing about what was learned: marks of mmengine, and what tools/train.py fills in

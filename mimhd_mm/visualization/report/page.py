@@ -11,8 +11,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from ...engine.evaluate_table import commit
 from ...errors import UserInputError
+from ...project import commit
 from ...version import __version__
 from .config_diff import LEFT_OUT, differences, model_type, shipped_config
 from .curve_figures import COLOURS, curve_figure, dash_of, group_keys, knn_figure
@@ -42,7 +42,7 @@ def write_report(work_dirs: Sequence[str], out: str, names: Optional[Sequence[st
     """Read work dirs and write the page.
 
     Args:
-        work_dirs (sequence[str]): Of runs; or of ``tools/benchmarks/run_table.py``, for its runs and tables.
+        work_dirs (sequence[str]): Of runs; or of ``lab/tables/run_table.py``, for its runs and tables.
         out (str): The HTML file.
         names (sequence[str], optional): One a run, in order. None takes what tells the folders apart.
         tables (sequence[str]): Further JSON files of downstream numbers, or folders with some.

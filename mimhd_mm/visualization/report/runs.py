@@ -12,8 +12,8 @@ from typing import Dict, Iterator, List, Optional, Tuple
 from mmengine.config import Config
 
 from ...compat import load_checkpoint_safely
-from ...engine.commands import last_checkpoint
 from ...errors import UserInputError
+from ...weights.checkpoint_files import newest_checkpoint
 from ..routing import read_head_weights
 
 #: pictures that are shown, as the hooks and tools name their files
@@ -246,7 +246,7 @@ def hours_between(times: List[str]) -> float:
 def read_checkpoint(folder: Path) -> Dict[str, str]:
     """Commit and teacher as the last checkpoint tells them; the commit as run_table noted it where it did."""
     found = {}
-    checkpoint = last_checkpoint(folder)
+    checkpoint = newest_checkpoint(folder)
     if checkpoint is not None:
         try:
             meta = load_checkpoint_safely(checkpoint).get('meta', {})

@@ -1,12 +1,11 @@
-"""Downstream numbers: what tools/evaluate_student.py and tools/benchmarks/run_table.py have written as JSON."""
+"""Downstream numbers: what tools/evaluate_student.py and lab/tables/run_table.py have written as JSON."""
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Dict, List, Optional
 
-from ...engine.evaluate_table import COLUMNS
-from ...engine.table_report import PAPER
 from ...errors import UserInputError
+from ...evaluation.tasks import COLUMNS, PAPER
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ def read_tables(path: Path) -> List[Table]:
     found = find_tables(path) if path.is_dir() else [parse_table(path)] if path.is_file() else []
     if not found or found == [None]:
         raise UserInputError(f'--tables {str(path)!r} is no table; give a JSON file of tools/evaluate_student.py or '
-                             f'tools/benchmarks/run_table.py, or the folder with it.')
+                             f'lab/tables/run_table.py, or the folder with it.')
     return found
 
 
@@ -77,7 +76,7 @@ def student_table(rows: List[dict], results: List[dict], about: Dict[str, str], 
 
 
 def paper_table(content: dict, rows: List[dict], about: Dict[str, str], file: Path) -> Table:
-    """Of tools/benchmarks/run_table.py."""
+    """Of lab/tables/run_table.py."""
     tasks = [task for task in COLUMNS if any(row['metrics'].get(task) for row in rows)] or list(COLUMNS)[:1]
     paper = [key for key in PAPER if any(key in row.get('paper', {}) for row in rows)]
     shorten = content.get('shorten', 1.)

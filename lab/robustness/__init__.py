@@ -1,0 +1,1 @@
+"""What a training survives: kills, damaged checkpoints, bad images, hostile files."""

@@ -1,0 +1,91 @@
+"""The map of every row of the paper's tables to its files: the generated part of ``configs/README.md``."""
+import re
+from pathlib import Path
+from typing import Dict, Iterator, List, Tuple
+
+from mimhd_mm.errors import UserInputError
+
+from .plan import read_base
+from .rows import Row, Table, options_text
+
+BEGIN = '<!-- begin: written by python -m lab.tables.run_table --readme -->'
+END = '<!-- end -->'
+#: method, size and data in the name of a pre-training config
+STEM = re.compile(r'^(?P<method>[a-z]+)_vit-(?P<size>[a-z]+)-p\d+.*_(?P<data>in1k|tiny-imagenet(?:-64px)?)$')
+PAPER = {'top1': 'top-1', 'mIoU': 'mIoU'}
+
+
+def write_readme(readme: Path, tables: Dict[str, Table]) -> None:
+    """Replace what is between the two markers.
+
+    Raises:
+        UserInputError: If the file or a marker is not there.
+    """
+    text = readme.read_text(encoding='utf-8') if readme.is_file() else ''
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise UserInputError(f'{str(readme)!r} lacks the lines {BEGIN!r} and {END!r}, between which the map of the '
+                             f'tables goes; put them in.')
+    before, after = text[:text.index(BEGIN)], text[text.index(END):]
+    readme.write_text(before + BEGIN + '\n' + generated_part(readme.parent, tables) + after, encoding='utf-8')
+
+
+def generated_part(configs: Path, tables: Dict[str, Table]) -> str:
+    """The tables and what follows pre-training, as Markdown with links relative to ``configs``."""
+    parts = [table_part(table) for table in tables.values()]
+    return '\n' + '\n\n'.join([*parts, downstream_part(configs, tables)]) + '\n\n'
+
+
+def table_part(table: Table) -> str:
+    """Rows, files, options and the paper's numbers of one table."""
+    paper = any(row.paper for row in table.rows)
+    lines = [f'## {table.title}', '', f'`python -m lab.tables.run_table {table.name}`', '',
+             '| | row | config | miniature |' + (' the paper |' if paper else ''),
+             '| ---: | --- | --- | --- |' + (' --- |' if paper else '')]
+    for row in table.rows:
+        numbers = ', '.join(f'{row.paper[key]} {PAPER[key]}' for key in PAPER if key in row.paper)
+        cells = [str(row.number), row.name, source_text(row, 'full'), source_text(row, 'mini')]
+        lines.append('| ' + ' | '.join([*cells, *([numbers or 'no number'] if paper else [])]) + ' |')
+    return '\n'.join(lines)
+
+
+def source_text(row: Row, kind: str) -> str:
+    """Link and options of a row, or the command that imports its weights."""
+    source = row.sources.get(kind)
+    if source is None:
+        return 'none'
+    if 'checkpoint' in source:
+        return f'`python tools/model_converters/vit_to_mmpretrain.py FILE {source["checkpoint"]}`'
+    options = options_text(source.get('options'))
+    return link(Path(source['config']).relative_to('configs')) + (f'<br>`--cfg-options {options}`' if options else '')
+
+
+def link(path: Path) -> str:
+    """A Markdown link to a file below ``configs``."""
+    return f'[{path.stem}]({path.as_posix()})'
+
+
+def downstream_part(configs: Path, tables: Dict[str, Table]) -> str:
+    """Which configs fine-tune, probe and segment with what the rows' configs train."""
+    lines = ['## After pre-training', '',
+             '| method, size, data | fine-tuning | linear layer | segmentation |', '| --- | --- | --- | --- |']
+    for method, size, data in students(tables):
+        own = re.compile(rf'/{method}_vit-{size}-\S*_{data}/epoch_\d+\.pth')  # what a row's run leaves
+        finetuned, segmented = ([path for path in sorted((configs / kind).rglob(pattern)) if own.search(
+            read_base(path).model.backbone.init_cfg.checkpoint)] for kind, pattern in (
+                ('finetune', f'vit-{size}-p*_{method}-*-pre_*_{data}.py'),
+                ('segmentation', f'{method}-vit-{size}*.py')))
+        linear = [path for path in finetuned if '-linear-' in path.name] + [
+            path for path in segmented if '_linear_' in path.name]
+        kinds = [path for path in finetuned if path not in linear], linear, [
+            path for path in segmented if path not in linear]
+        cells = ['<br>'.join(link(path.relative_to(configs)) for path in kind) or '–' for kind in kinds]
+        lines.append(f'| {method}, {size}, {data} | ' + ' | '.join(cells) + ' |')
+    return '\n'.join(lines)
+
+
+def students(tables: Dict[str, Table]) -> Iterator[Tuple[str, str, str]]:
+    """Method, size and data of every config in the tables, each once, in their order."""
+    configs: List[str] = [source['config'] for kind in ('full', 'mini') for table in tables.values()
+                          for row in table.rows for source in [row.sources.get(kind, {})] if 'config' in source]
+    matches = (STEM.match(Path(config).stem) for config in configs)
+    yield from dict.fromkeys(match.group('method', 'size', 'data') for match in matches if match)

@@ -1,1 +1,0 @@
-"""What ``tools/benchmarks`` measures with: training steps, relation losses and the length of runs."""

@@ -1,0 +1,1 @@
+"""After distillation: evaluate a student, and export it for other libraries."""

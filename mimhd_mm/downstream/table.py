@@ -1,0 +1,63 @@
+"""The table of downstream numbers, and what it was computed with."""
+import csv
+import json
+from pathlib import Path
+from typing import Dict, List
+
+from ..evaluation.tasks import COLUMNS
+from .settings import Options, Student
+
+
+def write_table(students: List[Student], results: List[dict], options: Options, command: str) -> None:
+    """Write ``table.md``, ``table.csv`` and ``table.json`` into the work dir.
+
+    Args:
+        students (list[Student]): The rows.
+        results (list[dict]): What there is so far, of ``result.json``.
+        options (Options): What was asked for.
+        command (str): The command line.
+    """
+    scores = {(result['student'], result['task']): result['score'] for result in results}
+    rows = [dict(student=student.name, **{task: scores.get((student.name, task)) for task in COLUMNS},
+                 file=student.path, sha256=student.sha256) for student in students]
+    about = describe(results, options, command)
+    folder = Path(options.work_dir)
+    text = '\n'.join([markdown(rows, options.shorten), *(f'- {key}: {value}' for key, value in about.items()), ''])
+    (folder / 'table.md').write_text(text)
+    (folder / 'table.json').write_text(json.dumps(dict(rows=rows, about=about, results=results), indent=2) + '\n')
+    with open(folder / 'table.csv', 'w', newline='') as file:
+        writer = csv.DictWriter(file, [*rows[0], 'shorten'])
+        writer.writeheader()
+        writer.writerows(dict(row, shorten=options.shorten) for row in rows)
+
+
+def markdown(rows: List[dict], shorten: float) -> str:
+    """Rows of percentages; a star marks trainings that were shortened."""
+    lines = ['| student | ' + ' | '.join(COLUMNS.values()) + ' | file | sha256 |',
+             '| --- |' + ' ---: |' * len(COLUMNS) + ' --- | --- |']
+    for row in rows:
+        stars = {task: ' *' if shorten < 1 and task != 'knn' else '' for task in COLUMNS}
+        cells = ['not run' if row[task] is None else f'{row[task]:.2f}{stars[task]}' for task in COLUMNS]
+        source = [row['file'], row['sha256'][:12]] if row['file'] else ['random weights', '']
+        lines.append('| ' + ' | '.join([row['student'], *cells, *source]) + ' |')
+    if shorten < 1:
+        lines += ['', f'\\* trained for {shorten:g} of the length of its config only']
+    return '\n'.join(lines) + '\n'
+
+
+def describe(results: List[dict], options: Options, command: str) -> Dict[str, str]:
+    """What the numbers were computed with; of earlier results too, where they differ."""
+    def used(key: str) -> str:
+        return '; '.join(dict.fromkeys(result['environment'][key] for result in results))
+
+    times = (f'{result["student"]} {result["task"]} {result["seconds"]:.0f} s'
+             + (' after being resumed' if result['resumed'] else '') for result in results)
+    return {
+        'numbers': 'percent; k-NN, linear and fine-tuned are top-1 of the validation images, k-NN with k=20 and T=0.07 '
+                   'on the mean patch token; of each training the last evaluation, not the best',
+        'command': f'`{command}`',
+        'settings': f'{options.settings.name}' + (f', shortened to {options.shorten:g}' if options.shorten < 1 else '')
+                    + (', --amp' if options.amp else '') + f', {options.gpus} process(es) a training, learning rates '
+                    'scaled to the batch',
+        'seed': str(options.seed), 'device': used('device'), 'versions': used('versions'), 'commit': used('commit'),
+        'time': ', '.join(times)}
