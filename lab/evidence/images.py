@@ -7,6 +7,7 @@ import torch
 from mmpretrain.structures import DataSample
 
 from mimhd_mm.datasets.packed_images import PackedFile, PackedImages
+from mimhd_mm.errors import UserInputError
 from mimhd_mm.registry import DATASETS
 
 #: images a forward pass of what is frozen
@@ -20,10 +21,17 @@ def evenly_spaced(number: int, total: int) -> list:
 
 @DATASETS.register_module()
 class PackedPart(PackedImages):
-    """``number`` images of a packed file at even distances; other arguments are the parent's."""
+    """``number`` images of a packed file at even distances; other arguments are the parent's.
+
+    Raises:
+        UserInputError: If the file has fewer.
+    """
 
     def __init__(self, file: str, number: int, **kwargs) -> None:
-        super().__init__(file, indices=evenly_spaced(number, len(PackedFile(file))), **kwargs)
+        total = len(PackedFile(file))
+        if number > total:
+            raise UserInputError(f'{number} images were asked for and {file!r} has {total}; give a file with more.')
+        super().__init__(file, indices=evenly_spaced(number, total), **kwargs)
 
 
 class Batches:

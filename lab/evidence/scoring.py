@@ -66,7 +66,8 @@ def whole_teacher(target_generator: dict, path: Path) -> nn.Module:
     tensors = dict(read_mae_file(str(path), need_decoder=False).encoder)
     tensors['pos_embed'] = resize_positions(tensors['pos_embed'], encoder.patch_resolution)
     load_verified(encoder, tensors, str(path))
-    return encoder.eval().requires_grad_(False)
+    encoder.eval()  # mmpretrain's returns nothing
+    return encoder.requires_grad_(False)
 
 
 def read_out(student: nn.Module, target_generator: dict, preprocess: BaseDataPreprocessor, place: Place) -> float:

@@ -242,4 +242,5 @@ def frozen_student(backbone: dict, state: Optional[dict]) -> torch.nn.Module:
     settings = {key: backbone[key] for key in ('arch', 'img_size', 'patch_size', 'relation_heads') if key in backbone}
     student = MODELS.build(dict(type='mimhd_mm.RelationViT', **copy.deepcopy(settings)))
     student.load_state_dict(state)
-    return student.eval().requires_grad_(False)
+    student.eval()  # mmpretrain's returns nothing
+    return student.requires_grad_(False)
