@@ -19,8 +19,8 @@ LOWER_IS_BETTER = {'read_out'}
 DIGITS = {'read_out': 4}
 INTRODUCTION = (
     'Percent, but for the read-out KL (nats a query), where less is better; mean ± sample standard deviation over n '
-    'seeds. "Before last" is the block before the last; of a teacher, the tapped block counts as the last. Minutes are those '
-    'of one training on one thread, start and reading of images included and evaluation not, by the clock and of the '
+    'seeds. "Before last" is the block before the last; of a teacher, the tapped block counts as the last. Minutes are '
+    'those of one training on one thread, start and reading of images included and evaluation not, by the clock and of the '
     'processor (CPU). "Teacher\'s" are those of asking the teacher once, which rows of the same targets share. '
     'Differences are means over the seeds that both rows have, with a 95 % interval (t); where less is better the sign '
     'is turned round, so that more is better everywhere. *Better* and *worse*: the interval is without 0.')
