@@ -29,9 +29,10 @@ def main(argv=None) -> int:
             command.add_argument('--only', default='', metavar='REGEX', help='rows in whose name it is found')
             command.add_argument('--seeds', type=int, nargs='+', help='in place of the protocol\'s')
         if name in ('run', 'collect'):
-            for option, what in (('--data', 'folder with train.safetensors and val.safetensors, labelled packed images'),
-                                 ('--scenes', 'folder of CamVid with images and annotations'),
-                                 ('--teacher', 'checkpoint of the mini MAE'), ('--work-dir', 'for the runs')):
+            for option, what in (
+                    ('--data', 'folder of labelled packed images: train.safetensors and val.safetensors'),
+                    ('--scenes', 'folder of CamVid with images and annotations'),
+                    ('--teacher', 'checkpoint of the mini MAE'), ('--work-dir', 'for the runs')):
                 command.add_argument(option, type=Path, required=True, help=what)
         if name == 'write':
             command.add_argument('--page', type=Path, default=DOCS / 'evidence.md')

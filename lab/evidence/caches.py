@@ -61,5 +61,6 @@ def write_cache(cfg: Config, path: Path, fraction: float) -> None:
     writer = CacheWriter(copy.deepcopy(cfg), path, views.num_views, views.get('view_seed', 0), fraction)
     print(f'  writing {writer.num_bytes / 1e9:.2f} GB of the teacher\'s q, k, v', flush=True)
     writer.write(BATCH)
-    taken = dict(cache_seconds=round(time.perf_counter() - clock, 1), cache_cpu_seconds=round(time.process_time() - cpu, 1))
+    taken = dict(cache_seconds=round(time.perf_counter() - clock, 1),
+                 cache_cpu_seconds=round(time.process_time() - cpu, 1))
     write_atomically(path.with_suffix('.json'), json.dumps(taken))

@@ -35,9 +35,10 @@ def listing(protocol: Protocol, tables: Sequence[str], docs: Path, only: str = '
             left = [seed for seed in wanted if seed not in done]
             seconds = expected(row, key, list(results.values()), protocol.settings.epoch)
             missing.update({(key, seed): seconds for seed in left})
-            lines.append(f'  {row.name:<60} {row.passes:>6} passes   seeds done {text(done):<12} to do {text(left):<12} '
-                         f'{seconds / 60:.1f} min each')
-    return '\n'.join([*lines, f'{len(missing)} runs to do, about {sum(missing.values()) / 3600:.1f} hours on one thread'])
+            lines.append(f'  {row.name:<66} {row.passes:>6} passes   seeds done {text(done):<10} '
+                         f'to do {text(left):<10} {seconds / 60:.1f} min each')
+    hours = sum(missing.values()) / 3600
+    return '\n'.join([*lines, f'{len(missing)} runs to do, about {hours:.1f} hours on one thread'])
 
 
 def text(seeds: Sequence[int]) -> str:

@@ -18,12 +18,12 @@ SCORES = {'knn': 'k-NN', 'knn_before': 'k-NN, before last', 'ridge': 'ridge', 'r
 LOWER_IS_BETTER = {'read_out'}
 DIGITS = {'read_out': 4}
 INTRODUCTION = (
-    'Percent, but for the read-out KL, where less is better; mean ± sample standard deviation over n seeds. "Before last" '
-    'is the block before the last; of a teacher, the tapped block is the last. Minutes are those of one training on one '
-    'thread, start and reading of images included, by the clock and of the processor (CPU), without the evaluation; "teacher\'s" '
-    'are those of asking it once, which rows of the same targets share. '
-    'Differences are the mean over seeds that both rows have, with a 95 % interval (t); where less is better the sign '
-    'is turned round. *Better* and *worse*: the interval is without 0.')
+    'Percent, but for the read-out KL (nats a query), where less is better; mean ± sample standard deviation over n '
+    'seeds. "Before last" is the block before the last; of a teacher, the tapped block counts as the last. Minutes are '
+    'those of one training on one thread, start and reading of images included and evaluation not, by the clock and of the '
+    'processor (CPU). "Teacher\'s" are those of asking the teacher once, which rows of the same targets share. '
+    'Differences are means over the seeds that both rows have, with a 95 % interval (t); where less is better the sign '
+    'is turned round, so that more is better everywhere. *Better* and *worse*: the interval is without 0.')
 
 Runs = Dict[str, List[dict]]
 
@@ -91,8 +91,8 @@ def differences_table(pairs: list, runs: Runs, metrics: List[str]) -> str:
         for metric in metrics:
             first, second = ({run['seed']: run['scores'][metric] for run in runs.get(name, [])
                               if metric in run['scores']} for name in (row.name, other))
-            cells.append(difference_text(
-                paired_difference(first, second, higher_is_better=metric not in LOWER_IS_BETTER), DIGITS.get(metric, 2)))
+            found = paired_difference(first, second, higher_is_better=metric not in LOWER_IS_BETTER)
+            cells.append(difference_text(found, DIGITS.get(metric, 2)))
         lines.append([f'{row.name} – {other}', *cells])
     return markdown(['difference', *(SCORES[metric] for metric in metrics)], lines)
 
@@ -107,8 +107,8 @@ def blocks_table(row: Row, blocks: Dict[str, Dict[str, float]]) -> str:
 def about_text(table: Table, runs: Runs) -> str:
     """Command, device, versions and commits of a table."""
     made = [run for row in table.rows for run in runs.get(row.name, [])]
-    parts = ('; '.join(sorted({run[key] for run in made})) for key in ('device', 'versions', 'commit'))
-    device, versions, commits = parts
+    device, versions, commits = ('; '.join(sorted({run[key] for run in made}))
+                                 for key in ('device', 'versions', 'commit'))
     return f'`python -m lab.evidence run {table.name} ...`; {device}; {versions}; commit {commits}.'
 
 

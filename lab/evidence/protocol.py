@@ -115,8 +115,8 @@ def read_table(name: str, content: dict, settings: Settings) -> Table:
     for row in rows:
         for other in row.against:
             if other not in names or other == row.name:
-                raise UserInputError(f'Row {row.name!r} of table {name!r} is compared with {other!r}; name another row of '
-                                     f'the same table.')
+                raise UserInputError(f'Row {row.name!r} of table {name!r} is compared with {other!r}; name another row '
+                                     f'of the same table.')
     return Table(name, content['title'], rows, content.get('logged', {}), content.get('note', ''))
 
 

@@ -130,7 +130,7 @@ def run_all(runs: Sequence[Run], protocol: Protocol, place: Place, docs: Path) -
                 continue
             write_atomically(run.folder / 'result.json', json.dumps(result, indent=1) + '\n')
             (run.folder / 'error.txt').unlink(missing_ok=True)
-            scores = ', '.join(f'{key} {value:.2f}' for key, value in result['scores'].items())
+            scores = ', '.join(f'{key} {value:.4g}' for key, value in result['scores'].items())
             print(f'  {scores}; {result["seconds"]:.0f} s and {result["evaluation_seconds"]:.0f} s', flush=True)
         collect(protocol, place, docs)
     return failures

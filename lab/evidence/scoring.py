@@ -46,7 +46,8 @@ def score_network(backbone: nn.Module, preprocess: BaseDataPreprocessor, place: 
                         miou=miou[block]) for block in blocks}
 
 
-def label_scores(bank: Tensor, bank_labels: Tensor, test: Tensor, test_labels: Tensor, classes: int) -> Dict[str, float]:
+def label_scores(bank: Tensor, bank_labels: Tensor, test: Tensor, test_labels: Tensor, classes: int
+                 ) -> Dict[str, float]:
     """Top-1 of (m, D) features by the (n, D) ones of the bank: 20 neighbours, and ridge regression."""
     return dict(knn=knn_accuracy(bank, bank_labels, test, test_labels, num_classes=classes),
                 ridge=ridge_accuracy(bank, bank_labels, test, test_labels, num_classes=classes))

@@ -3,7 +3,7 @@ import math
 import statistics
 from typing import Dict, NamedTuple, Optional, Sequence
 
-#: 97.5 % quantile of Student's t, by degrees of freedom; beyond the last one the normal's would be too small, so it stays
+#: 97.5 % quantile of Student's t, by degrees of freedom; with more, the last is a little too wide
 T_QUANTILE = {1: 12.7062, 2: 4.3027, 3: 3.1824, 4: 2.7764, 5: 2.5706, 6: 2.4469, 7: 2.3646, 8: 2.3060, 9: 2.2622}
 
 

@@ -53,7 +53,7 @@ class Place:
             UserInputError: If something is missing.
         """
         if not self.teacher.is_file():
-            raise UserInputError(f'No file {str(self.teacher)!r}; give the MAE checkpoint of the teacher with --teacher.')
+            raise UserInputError(f'No file {str(self.teacher)!r}; give the teacher\'s checkpoint with --teacher.')
         for folder in (self.scenes / kind / part for kind in ('images', 'annotations')
                        for part in ('training', 'validation')):
             if not folder.is_dir():
@@ -65,7 +65,8 @@ class Place:
 
     def identity(self) -> str:
         """What the images and the teacher are, in six digits."""
-        listings = [PackedFile(self.data / f'{part}.safetensors').metadata['listing_sha256'] for part in ('train', 'val')]
+        listings = [PackedFile(self.data / f'{part}.safetensors').metadata['listing_sha256']
+                    for part in ('train', 'val')]
         return short_hash([listings, file_hash(self.teacher)])[:6]
 
 
@@ -193,8 +194,8 @@ class SameStart(Hook):
         model = runner.model.state_dict()
         for key, value in self.start.items():
             if key not in model or not torch.equal(model[key].cpu(), value):
-                raise UserInputError(f'The student does not start from its file: {key} differs; give the row\'s backbone '
-                                     f'the same arch, img_size and patch_size as the others.')
+                raise UserInputError(f'The student does not start from its file: {key} differs; give the row\'s '
+                                     f'backbone the arch, img_size and patch_size of the others.')
 
 
 def train(cfg: Config, start: Path) -> dict:
@@ -220,7 +221,8 @@ def train(cfg: Config, start: Path) -> dict:
                for key, buffer in runner.message_hub.log_scalars.items()}
     return dict(
         state={key: value.cpu() for key, value in runner.model.backbone.state_dict().items()},
-        steps=runner.iter, seconds=round(time.perf_counter() - clock, 1), cpu_seconds=round(time.process_time() - cpu, 1),
+        steps=runner.iter, seconds=round(time.perf_counter() - clock, 1),
+        cpu_seconds=round(time.process_time() - cpu, 1),
         step_seconds=round(sum(history['time']) - sum(history['data_time']), 1), logged=last_figures(history))
 
 

@@ -125,8 +125,8 @@ def test_schedules_end_with_the_steps():
 def test_a_run_is_claimed_once_and_a_dead_process_holds_nothing(tmp_path):
     code = ('import sys, time; from pathlib import Path; from lab.evidence.runs import claimed\n'
             'with claimed(Path(sys.argv[1])) as mine: print(mine, flush=True); time.sleep(60)')
-    with subprocess.Popen([sys.executable, '-W', 'ignore', '-c', code, str(tmp_path)], stdout=subprocess.PIPE, text=True,
-                          cwd=project_root()) as other:
+    command = [sys.executable, '-W', 'ignore', '-c', code, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=project_root()) as other:
         while (line := other.stdout.readline()) not in ('True\n', 'False\n', ''):
             pass
         assert line == 'True\n'
