@@ -20,7 +20,7 @@ from .protocol import Settings
 from .training import Place
 
 #: validation images on whose relations the teacher is read out, every second of them held out
-READ_OUT_IMAGES = 512
+READ_OUT_IMAGES = 256
 
 
 def score_network(backbone: nn.Module, preprocess: BaseDataPreprocessor, place: Place, settings: Settings,
