@@ -190,7 +190,7 @@ def write_page(page: Path, folder: Path) -> None:
     if not results:
         raise UserInputError(f'No results in {str(folder)!r}; `python -m lab.tables.evidence run` leaves them there.')
     parts = [
-        '## Results', 'Percent; mean ± sample standard deviation over n seeds.\nHours are those of pre-training and '
+        '### Results', 'Percent; mean ± sample standard deviation over n seeds.\nHours are those of pre-training and '
         f'evaluation together, of runs that were not interrupted; all runs: {distinct_hours(results):.1f}.',
         verdicts(results), f'![Scores of every row, with the spread of its seeds]({folder.name}/scores.png)',
         f'![k-NN of the tables of head weights against their entropy]({folder.name}/entropy.png)']
