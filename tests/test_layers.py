@@ -1,5 +1,6 @@
 """Imports only go down, and the library does not know the laboratory."""
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,12 @@ def test_the_laboratory_is_not_imported(path):
 @pytest.mark.parametrize('path', FILES, ids=module_of)
 def test_first_line_says_what_the_file_holds(path):
     assert (ast.get_docstring(ast.parse(path.read_text())) or '').strip()
+
+
+@pytest.mark.parametrize('path', FILES, ids=module_of)
+def test_private_names_of_the_runner_are_read_in_one_folder_only(path):
+    if 'resume' not in path.parts:
+        assert not re.findall(r'\b(?:runner|loop|train_loop)\._[a-z]\w*', path.read_text())
 
 
 @pytest.mark.parametrize('room', sorted(path.parent for path in (ROOT / 'lab').glob('*/__init__.py')),
