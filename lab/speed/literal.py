@@ -103,7 +103,7 @@ class BroadcastHead(RelationDistillHead):
             output = relation(student, pair).log()  # (B, M2, N, N)
             target = relation(teacher, pair).log()  # (B, M1, N, N)
             distance = broadcast_kl(output, target)  # (B, M2, M1)
-            weight = self.matchers[pair](output, target, distance)  # (B, M2, M1)
+            weight = self.matchers[pair].match(output, target, distance)  # (B, M2, M1)
             losses[f'loss_{pair}'] = (weight * distance).sum(-1).mean()
         return losses
 

@@ -1,4 +1,5 @@
 """Datasets and transforms."""
+from .fixed_views import FixedViews
 from .load_and_crop import LoadAndCrop
 from .load_any_image import LoadAnyImage
 from .packed_images import PackedImages
@@ -6,5 +7,5 @@ from .seeded_samples import PositionedSampler, SeededDataset
 from .student_color_jitter import StudentColorJitter
 from .tiny_imagenet import TinyImageNet
 
-__all__ = ['LoadAndCrop', 'LoadAnyImage', 'PackedImages', 'PositionedSampler', 'SeededDataset', 'StudentColorJitter',
-           'TinyImageNet']
+__all__ = ['FixedViews', 'LoadAndCrop', 'LoadAnyImage', 'PackedImages', 'PositionedSampler', 'SeededDataset',
+           'StudentColorJitter', 'TinyImageNet']

@@ -69,21 +69,15 @@ def seeded_cpu(seed: int) -> Iterator[None]:
         torch.set_rng_state(states[2])
 
 
-@DATASETS.register_module()
-class SeededDataset(Dataset):
-    """Seed every sample from (seed, epoch, index).
-
-    Neither the rank nor the number of processes counts, so the images of a global batch are the same however many
-    processes share it. What mmengine's dataset wrappers have, this one has too.
+class WrappedDataset(Dataset):
+    """A dataset around another, with what mmengine's dataset wrappers have.
 
     Args:
         dataset (dict | Dataset): What is wrapped.
-        seed (int): Of the run; the same in all processes. Defaults to 0.
     """
 
-    def __init__(self, dataset: Union[dict, Dataset], seed: int = 0) -> None:
+    def __init__(self, dataset: Union[dict, Dataset]) -> None:
         self.dataset = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
-        self.seed = seed
 
     @property
     def metainfo(self) -> dict:
@@ -99,18 +93,38 @@ class SeededDataset(Dataset):
         """Annotation of the wrapped dataset."""
         return self.dataset.get_data_info(idx)
 
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+
+@DATASETS.register_module()
+class SeededDataset(WrappedDataset):
+    """Seed every sample from (seed, epoch, index).
+
+    Neither the rank nor the number of processes counts, so the images of a global batch are the same however many
+    processes share it. A dataset with a method ``of_epoch(index, epoch, seed)``, such as ``FixedViews``, is told all
+    three.
+
+    Args:
+        dataset (dict | Dataset): What is wrapped.
+        seed (int): Of the run; the same in all processes. Defaults to 0.
+    """
+
+    def __init__(self, dataset: Union[dict, Dataset], seed: int = 0) -> None:
+        super().__init__(dataset)
+        self.seed = seed
+
     def __getitem__(self, key: Union[int, SampleKey]):
         """The sample; a plain index is one of the first epoch."""
         index, epoch = key if isinstance(key, SampleKey) else (key, 0)
+        if hasattr(self.dataset, 'of_epoch'):
+            return self.dataset.of_epoch(index, epoch, self.seed)
         seed = mixed_seed(self.seed, epoch, index)
         if get_worker_info() is not None:  # nothing else draws there
             seed_cpu(seed)
             return self.dataset[index]
         with seeded_cpu(seed):
             return self.dataset[index]
-
-    def __len__(self) -> int:
-        return len(self.dataset)
 
 
 @DATA_SAMPLERS.register_module()

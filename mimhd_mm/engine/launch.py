@@ -12,6 +12,7 @@ from mmengine.runner import Runner
 
 from ..errors import UserInputError, root_cause
 from ..weights.checkpoint_files import FULL
+from .cached_training import use_teacher_cache
 from .preflight import check_config
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -115,10 +116,11 @@ def build_runner(cfg: Config) -> Runner:
     are wrapped without a device, which mmengine's defaults do not do, and BatchNorm is not synchronised.
 
     Raises:
-        UserInputError: With the first problem that :func:`check_config` finds, or for a Slurm or MPI launch without a
-            GPU.
+        UserInputError: With the first problem that :func:`check_config` or :func:`use_teacher_cache` finds, or for a
+            Slurm or MPI launch without a GPU.
     """
     check_config(cfg)
+    use_teacher_cache(cfg)
     if cfg.launcher != 'none' and not torch.cuda.is_available():
         if cfg.launcher != 'pytorch':
             raise UserInputError(f'--launcher {cfg.launcher} needs GPUs and none is visible; on CPUs start the '

@@ -108,10 +108,10 @@ def token_features(backbone: VisionTransformer, images: Tensor, feature: str) ->
 
 
 @contextmanager
-def raw_output(backbone: VisionTransformer, block: Optional[int] = None) -> Iterator[None]:
-    """Inside, a vision transformer returns all tokens of a block, counted from 1; None is the last, after its norm."""
+def raw_output(backbone: VisionTransformer, *blocks: int) -> Iterator[None]:
+    """Inside, a vision transformer returns all tokens of blocks, from 1; without any, of the last, after its norm."""
     kept = backbone.out_type, backbone.out_indices
-    backbone.out_type, backbone.out_indices = 'raw', [(block or len(backbone.layers)) - 1]
+    backbone.out_type, backbone.out_indices = 'raw', [block - 1 for block in blocks or (len(backbone.layers), )]
     try:
         yield
     finally:

@@ -75,7 +75,7 @@ def logits_of(sides: Factors) -> Tensor:
     out 5 % wrong.
 
     Args:
-        sides (Factors): Each (B, M, N, d).
+        sides (Factors): Each (B, M, N, d); a second side of one head, (B, 1, N, d), serves all M.
 
     Returns:
         Tensor: (B, M, N, N), float32 (float64 stays float64); row i belongs to query token i.
@@ -84,7 +84,10 @@ def logits_of(sides: Factors) -> Tensor:
     kind = torch.promote_types(first.dtype, torch.float32)
     with torch.autocast(first.device.type, enabled=False):
         first = first.to(kind) * first.shape[-1] ** -0.5  # (B, M, N, d)
-        return first @ second.to(kind).transpose(-2, -1)  # (B, M, N, N)
+        second = second.to(kind).transpose(-2, -1)  # (B, M, d, N), or (B, 1, d, N)
+        if second.shape[1] == 1:  # one product of taller matrices
+            return (first.flatten(1, 2) @ second.squeeze(1)).unflatten(1, first.shape[1:3])  # (B, M, N, N)
+        return first @ second  # (B, M, N, N)
 
 
 def log_softmax_of(sides: Factors) -> Tensor:

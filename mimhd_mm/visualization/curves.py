@@ -154,7 +154,7 @@ def _draw(axis: Axes, name: str, curves: Dict[str, Curve], key: str, number: int
     axis.plot(curve.steps, values, style, color=colour, linewidth=1.4, marker=marker, markersize=3, label=name)
     axis.set_xlabel(curve.unit, fontsize=8)
     axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    if _bare(key).startswith(('head_entropy', 'head_coverage')):
+    if _bare(key).startswith(('head_entropy', 'head_coverage', 'head_blur')):
         axis.set_ylim(-0.03, 1.05)
     if probed:
         axis.set_ylabel('k-NN top-1, %', fontsize=8)

@@ -13,6 +13,8 @@ from .curves import COLOURS
 FILE_NAME = 'head_weights.json'
 COLOUR_MAP = 'viridis'  # as readable to the colour-blind, and in grey
 MAX_LABELLED = 200  # cells of a heat map, up to which each has its number
+#: what a reading says of W in a number each; older runs lack the last two
+FIGURES = ('entropy', 'coverage', 'spread', 'distinct', 'blur')
 
 
 def read_head_weights(source: Union[str, Path]) -> List[dict]:
@@ -23,8 +25,8 @@ def read_head_weights(source: Union[str, Path]) -> List[dict]:
             later part wins where both have an iteration.
 
     Returns:
-        list[dict]: ``iter``, ``epoch``, ``pair``, ``W`` (M2 lists of M1 numbers), ``entropy``, ``coverage``, ``spread``
-        and, where a model teaches several, ``student``; by iteration.
+        list[dict]: ``iter``, ``epoch``, ``pair``, ``W`` (M2 lists of M1 numbers), of :data:`FIGURES` those that the run
+        wrote and, where a model teaches several, ``student``; by iteration.
 
     Raises:
         UserInputError: If there is none.
@@ -68,8 +70,8 @@ def history_figure(moments: Sequence[tuple], figures: Optional[Dict[str, Dict[st
     Args:
         moments (Sequence[tuple]): Pairs of a caption and W by pair, each (M2, M1). One moment is drawn with its
             relations side by side.
-        figures (dict, optional): By pair, lists under ``iter`` (numbers, or names in their order), ``entropy``,
-            ``coverage`` and ``spread``, drawn as curves at the end of the row. Defaults to None.
+        figures (dict, optional): By pair, lists under ``iter`` (numbers, or names in their order) and any of
+            :data:`FIGURES`, drawn as curves at the end of the row. Defaults to None.
         title (str): Above all of them. Defaults to none.
     """
     pairs = list(moments[0][1])
@@ -89,7 +91,7 @@ def history_figure(moments: Sequence[tuple], figures: Optional[Dict[str, Dict[st
         if number % maps.shape[1] == 0:
             axis.set_ylabel('student head', fontsize=8)
     for row, pair in zip(axes, pairs if figures else []):
-        _curves(row[-1], figures[pair])
+        _curves(row[-1], figures[pair], np.shape(moments[0][1][pair])[0])
         row[-1].set_title(f'{relation_name(pair)}, over training', fontsize=8)
     bar = figure.colorbar(image, ax=list(axes.flat), location='bottom', shrink=0.6, aspect=40, pad=0.02,
                           ticks=[0, 0.05, 0.2, 0.5, 1])
@@ -118,11 +120,14 @@ def _heat_map(axis, weight: np.ndarray, norm: PowerNorm):
     return image
 
 
-def _curves(axis, figures: Dict[str, list]) -> None:
-    """Entropy, coverage and spread of one pair over iterations, or over checkpoints that have names."""
-    styles = zip(('entropy', 'coverage', 'spread'), COLOURS, ('-', '--', ':'))
+def _curves(axis, figures: Dict[str, list], students: int) -> None:
+    """The figures of one pair over iterations, or over checkpoints that have names; distinct rows as a share of M2."""
+    styles = zip(FIGURES, COLOURS, ('-', '--', ':', '-.', (0, (5, 1, 1, 1, 1, 1))))
     for name, colour, style in styles:
-        axis.plot(figures['iter'], figures[name], style, color=colour, label=name, linewidth=1.4)
+        if name in figures:
+            label, whole = (f'distinct rows / {students}', students) if name == 'distinct' else (name, 1)
+            values = np.array(figures[name], dtype=float) / whole
+            axis.plot(figures['iter'], values, linestyle=style, color=colour, label=label, linewidth=1.4)
     axis.set_ylim(-0.02, 1.05)
     axis.set_xlabel('checkpoint' if isinstance(figures['iter'][0], str) else 'iteration', fontsize=8)
     axis.tick_params(labelsize=6)

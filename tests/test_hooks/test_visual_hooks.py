@@ -15,7 +15,6 @@ from PIL import Image
 
 from mimhd_mm.datasets import PackedImages
 from mimhd_mm.engine.hooks import AttentionHook, HeadRoutingHook, ReconstructionHook, drawing_hook
-from mimhd_mm.engine.hooks.head_routing_hook import count_distinct
 from mimhd_mm.engine.looking import decodable_images, fixed_images, teacher_reconstruction
 from mimhd_mm.errors import UserInputError
 from mimhd_mm.registry import RUNNERS
@@ -149,22 +148,19 @@ def test_tensorboard_reads_what_was_drawn(tmp_path, teacher_file, image_folder):
 
 
 @pytest.mark.parametrize('matcher, word', [
-    (dict(type='AttentionHeadMatcher', descriptor='mean', balance=None), 'uniform'),
+    (dict(type='AttentionHeadMatcher', descriptor='mean', balance=None, embeddings=False), 'uniform'),
     (dict(type='SelectHeadMatcher', heads=[2, 2, 2]), 'collapsed'),
     (dict(type='SelectHeadMatcher', heads=[2, 2, 0, 0, 1, 1]), 'repeated: 6 student heads have 3 different rows'),
+    (dict(type='AttentionHeadMatcher', temperature=0.2), 'blurred'),
     (dict(type='SelectHeadMatcher', heads=[2, 0, 1]), None)])
 def test_warns_of_weights_that_teach_little(tmp_path, teacher_file, image_folder, matcher, word):
     model = mimhd_cfg(teacher_file, head=dict(matcher=matcher), neck=None, rec_head=None)
     model['backbone']['relation_heads'] = len(matcher.get('heads', '123'))
-    runner, _ = train(tmp_path, model, image_folder, [ALL[0]], epochs=1)
+    hook = dict(ALL[0], blurred_above=0.01)
+    runner, _ = train(tmp_path, model, image_folder, [hook], epochs=1)
     lines = [line for line in log_of(runner).splitlines() if 'Head weights of' in line]
     assert len(lines) == (2 if word else 0)  # one a relation, once each
     assert all('WARNING' in line and word in line for line in lines)
-
-
-def test_distinct_rows():
-    rows = [[0.5, 0.5, 0.], [0.52, 0.48, 0.], [0., 0.5, 0.5], [0.44, 0.5, 0.06], [0.5, 0.5, 0.]]
-    assert count_distinct(rows) == 3 and count_distinct(rows[:2]) == 1 and count_distinct(rows, 0.01) == 4
 
 
 def test_several_students_have_pictures_of_their_own(tmp_path, teacher_file, image_folder):

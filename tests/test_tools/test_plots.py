@@ -15,7 +15,7 @@ from mimhd_mm.errors import UserInputError
 from mimhd_mm.evaluation.token_ranking import PrunedViT, kept_patches, pruned_features
 from mimhd_mm.models import RelationViT
 from mimhd_mm.registry import MODELS
-from mimhd_mm.visualization import curves_figure, read_head_weights, read_scalars
+from mimhd_mm.visualization import curves_figure, history_figure, read_head_weights, read_scalars
 from mimhd_mm.visualization.curves import Curve, smooth
 from mimhd_mm.visualization.pictures import attention_maps
 
@@ -120,7 +120,7 @@ def reading(step: int, first: float, pair: str = 'qk', **more) -> str:
 
 def test_head_routing_of_a_run_and_of_checkpoints(files, image_folder, tmp_path):
     for run, lines in (('1', [reading(1, 0.2), reading(1, 0.3, 'vv'), reading(5, 0.9), reading(5, 0.9, 'vv')]),
-                       ('2', [reading(5, 0.4), reading(9, 0.5), reading(9, 0.5, 'vv')])):  # resumed at 4
+                       ('2', [reading(5, 0.4), reading(9, 0.5, blur=0.3), reading(9, 0.5, 'vv')])):  # resumed at 4
         folder = tmp_path / 'run' / run / 'vis_data'
         folder.mkdir(parents=True)
         (folder / 'head_weights.json').write_text('\n'.join(lines) + '\n{"iter": 10, "pa')  # cut off
@@ -140,6 +140,18 @@ def test_head_routing_of_a_run_and_of_checkpoints(files, image_folder, tmp_path)
     assert 'name a folder with --images' in error_of(
         ROUTING, files / 'run.py', files / 'run_1.pth', '--out', tmp_path / 'x.png')
     assert not (tmp_path / 'x.png').exists()
+
+
+def test_curves_of_head_routing_are_those_that_the_readings_have():
+    weights = {'qk': np.full((3, 4), 0.25)}
+
+    def curves(**figures):
+        figure = history_figure([('a', weights), ('b', weights)], {'qk': dict(figures, iter=[1, 5])})
+        return {line.get_label(): line.get_ydata().tolist() for axis in figure.axes for line in axis.get_lines()}
+    old = dict(entropy=[0.5, 0.4], coverage=[1., 1.], spread=[0.1, 0.2])
+    assert curves(**old) == old
+    assert curves(**old, distinct=[3, 1.5], blur=[0., float('inf')]) == {
+        **old, 'distinct rows / 3': [1, 0.5], 'blur': [0, float('inf')]}
 
 
 # ---- curves ----------------------------------------------------------------------------------------------------------

@@ -106,14 +106,15 @@ def probe(epoch: int, student=None, untrained=6.5, teacher=10.5) -> dict:
     return line if student is None else {**line, 'knn/student': student}
 
 
-def write_weights(data: Path, iterations, pairs=('qk', 'vv'), students: int = 2, teachers: int = 4) -> list:
+def write_weights(data: Path, iterations, pairs=('qk', 'vv'), students: int = 2, teachers: int = 4, **more) -> list:
     """Readings of HeadRoutingHook in which all attention moves on by one teacher head a reading."""
     lines = []
     for number, iteration in enumerate(iterations):
         for shift, pair in enumerate(pairs):
             weights = [[0.7 if head == (student + number + shift) % teachers else 0.1 for head in range(teachers)]
                        for student in range(students)]
-            lines.append(dict(iter=iteration, epoch=1, pair=pair, W=weights, entropy=0.8, coverage=1., spread=0.1))
+            lines.append(dict(iter=iteration, epoch=1, pair=pair, W=weights, entropy=0.8, coverage=1., spread=0.1,
+                              **more))
     (data / 'head_weights.json').write_text(''.join(json.dumps(line) + '\n' for line in lines))
     return lines
 
@@ -219,6 +220,34 @@ def test_a_real_run(tmp_path, real_run):
     for attrs, _ in images:
         assert base64.b64decode(attrs['src'].partition('base64,')[2])[8:12] == b'WEBP'
     assert 'epoch_2.pth' in page.text and 'max_epochs = 2' in page.text  # the checkpoint was read
+
+
+def test_distinct_rows_and_blur_are_shown_where_a_run_has_them(tmp_path):
+    more = {f'head_{name}_{pair}': value for pair in ('qk', 'vv')
+            for name, value in (('distinct', 2), ('blur', 0.25), ('spread', 0.1), ('entropy', 0.8))}
+    new = write_start(tmp_path / 'new', training(range(10, 60, 10), **more))
+    lines = write_weights(new, [1, 20], distinct=2, blur=0.125)
+    del lines[0]['blur']  # resumed with another version
+    lines[2]['blur'] = float('nan')
+    (new / 'head_weights.json').write_text(''.join(json.dumps(line) + '\n' for line in lines))
+    page = report(tmp_path, tmp_path / 'new')
+    check_page(page)
+    titles = [text for _, text in page.all('th', scope='row') if text.startswith('Head ') and text.endswith('Q-K')]
+    assert titles == [f'Head {name}, Q-K' for name in ('entropy', 'spread', 'distinct', 'blur')]
+    assert page.figure('curve-head_blur_qk')['data'][0]['y'] == [0.25] * 5
+    assert page.figure('curve-head_blur_qk')['layout']['yaxis']['range'] == [-0.04, 1.04]
+    assert 'Head distinct, Q-K' in page.text and 'learn what another learns' in page.text
+    assert 'no student can remove' in page.text
+    tables = page.all('table', class_='figures')
+    assert len(tables) == 2 and all(name in tables[0][1] for name in ('distinct', 'blur', 'spread'))
+    assert tables[0][1].count('–') == 2 and tables[1][1].count('–') == 0 and tables[1][1].count('0.125') == 2
+
+
+def test_a_run_without_them_is_shown_as_it_is(tmp_path):
+    page = report(tmp_path, write_run(tmp_path / 'run'))
+    table = page.all('table', class_='figures')[0][1]
+    assert 'entropy' in table and 'distinct' not in table and 'blur' not in table and table.count('0.8') == 3
+    assert 'head_blur' not in page.text
 
 
 def test_the_drawn_readings_of_a_run(tmp_path):

@@ -17,10 +17,11 @@ from mimhd_mm.engine.launch import run_tool
 from mimhd_mm.engine.loading import build_untrained, image_size, list_images, load_model, read_config
 from mimhd_mm.engine.looking import fixed_images
 from mimhd_mm.errors import UserInputError
-from mimhd_mm.models import TinyMIM
+from mimhd_mm.models.selfsup import RelationDistiller
 from mimhd_mm.states import evaluating
 from mimhd_mm.visualization import history_figure, read_head_weights
 from mimhd_mm.visualization.pictures import check_output, save
+from mimhd_mm.visualization.routing import FIGURES
 
 
 def main(argv=None) -> None:
@@ -75,7 +76,7 @@ def draw(readings: List[dict], args: argparse.Namespace):
         caption = next(iter(at.values())).get('name', f'iteration {step}')
         moments.append((caption, {pair: np.array(reading['W']) for pair, reading in at.items()}))
     figures = {pair: dict({name: [reading.get(name, float('nan')) for reading in found]
-                           for name in ('entropy', 'coverage', 'spread')},
+                           for name in FIGURES if any(name in reading for reading in found)},
                           iter=[reading.get('name', reading['iter']) for reading in found])
                for pair, found in by_pair.items()}
     return history_figure(moments, figures if len(steps) > 1 else None, 'Which teacher heads teach which student head')
@@ -93,13 +94,13 @@ def weights_of_checkpoints(config: str, checkpoints: List[str], folder: str, num
     readings = []
     for order, checkpoint in enumerate([None, *checkpoints]):
         model = load_model(cfg, checkpoint) if checkpoint else build_untrained(cfg, seed)
-        if not isinstance(model, TinyMIM):
+        if not isinstance(model, RelationDistiller):
             raise UserInputError(f'{config!r} trains a {type(model).__name__}, which matches no heads; give a config '
                                  f'of MIM-HD.')
         model = model.to('cuda' if torch.cuda.is_available() else 'cpu')
         images = fixed_images(folder, image_size(cfg), number, model.data_preprocessor)  # (num, 3, H, W)
         with evaluating(model):
-            _, student = model.backbone.forward_relation(images, need_tokens=False)  # each (B, M2, 1 + N, d2)
+            _, student = model.tap(images, None, need_tokens=False)  # each (B, M2, 1 + N, d2)
             model.head.loss(student, model.target_generator(images))
         for pair, matcher in model.head.matchers.items():
             readings.append(dict(

@@ -6,6 +6,7 @@ from mmengine.hooks import Hook
 from torch import nn
 
 from ...errors import UserInputError
+from ...models import CachedTeacher
 from ...models.selfsup import MultiStudent, RelationDistiller, students_of
 from ...registry import HOOKS
 from ..unwrapped import unwrapped
@@ -28,7 +29,9 @@ def compile_networks(model: nn.Module, backend: str = 'inductor', mode: Optional
     if not isinstance(model, (RelationDistiller, MultiStudent)):
         raise UserInputError(f'CompileHook compiles a MIMHD, a TinyMIM or a MultiStudent, not a {type(model).__name__}; '
                              f'leave it out, or set compile=True, which is mmengine\'s own.')
-    parts = [(model.target_generator.encoder, 'forward_relation')]
+    parts = []
+    if not isinstance(model.target_generator, CachedTeacher):  # which has no network
+        parts.append((model.target_generator.encoder, 'forward_relation'))
     for student in students_of(model).values():
         parts.append((student.backbone, 'forward_relation'))
         if student.with_neck:

@@ -1,9 +1,8 @@
 """``HeadRoutingHook``: which teacher heads teach which student head, as pictures and as numbers on disk."""
 import json
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence
+from typing import Dict, Optional
 
-import numpy as np
 from mmengine.runner import Runner
 from torch import nn
 
@@ -28,24 +27,29 @@ class HeadRoutingHook(DrawingHook):
       mean head. A trained mini run has 0.68 (Q-K) and 0.35 (V-V), one that never leaves its start 1.00.
     - collapsed: their coverage is below ``collapsed_below`` of what one-to-one matching has, ``min(M2, M1) / M1``. Most
       student heads then learn from the same few teacher heads. Balanced weights have full coverage.
-    - repeated: at most half of the student heads have a row of W of their own, see :func:`count_distinct`. The others
-      are taught the same, and become alike; neither entropy nor coverage tells.
+    - repeated: at most half of the student heads have a row of W of their own (``head_distinct``). The others are taught
+      the same, and become alike; neither entropy nor coverage tells.
+    - blurred: more than ``blurred_above`` of the loss can be removed by no student (``head_blur``), because student heads
+      are asked for mixtures of teacher heads.
 
     Args:
         interval (int): Iterations between two readings. Defaults to 500 (our choice).
         uniform_above (float): Entropy, in (0, 1]. Defaults to 0.98 (our choice).
         collapsed_below (float): Share of one-to-one matching's coverage, in [0, 1). Defaults to 0.5 (our choice).
+        blurred_above (float): Share of the loss, in (0, 1]. Defaults to 0.5 (our choice).
 
     Raises:
         UserInputError: If the interval is not positive or a bound is out of range.
     """
 
-    def __init__(self, interval: int = 500, uniform_above: float = 0.98, collapsed_below: float = 0.5) -> None:
+    def __init__(self, interval: int = 500, uniform_above: float = 0.98, collapsed_below: float = 0.5,
+                 blurred_above: float = 0.5) -> None:
         super().__init__(interval, by_epoch=False)
-        if not 0 < uniform_above <= 1 or not 0 <= collapsed_below < 1:
-            raise UserInputError(f'HeadRoutingHook: uniform_above is in (0, 1] and collapsed_below in [0, 1), not '
-                                 f'{uniform_above!r} and {collapsed_below!r}.')
+        if not 0 < uniform_above <= 1 or not 0 <= collapsed_below < 1 or not 0 < blurred_above <= 1:
+            raise UserInputError(f'HeadRoutingHook: uniform_above and blurred_above are in (0, 1] and collapsed_below in '
+                                 f'[0, 1), not {uniform_above!r}, {blurred_above!r} and {collapsed_below!r}.')
         self.uniform_above = uniform_above
+        self.blurred_above = blurred_above
         self.collapsed_below = collapsed_below
         self.conditions: Dict[tuple, Optional[str]] = {}  # by student and pair
 
@@ -86,7 +90,7 @@ class HeadRoutingHook(DrawingHook):
             file.write(line + '\n')
 
     def _judge(self, runner: Runner, reading: dict, matcher: HeadMatcher, name: str) -> None:
-        """Warn when weights become uniform, collapse or repeat themselves, once each time."""
+        """Warn when weights become uniform, collapse, repeat themselves or blur their targets, once each time."""
         students, teachers = len(reading['W']), len(reading['W'][0])
         bound = self.collapsed_below * min(students, teachers) / teachers
         condition = None
@@ -97,9 +101,13 @@ class HeadRoutingHook(DrawingHook):
         elif reading['coverage'] < bound:
             condition = (f'collapsed (coverage {reading["coverage"]:.3f}, below {bound:.3g}): most student heads learn '
                          f'from the same few teacher heads; see balance of {type(matcher).__name__}')
-        elif count_distinct(reading['W']) <= students / 2:
-            condition = (f'repeated: {students} student heads have {count_distinct(reading["W"])} different rows, so '
-                         f'that several learn the same; see descriptor and temperature of {type(matcher).__name__}')
+        elif reading['distinct'] <= students / 2:
+            condition = (f'repeated: {students} student heads have {reading["distinct"]:.0f} different rows, so that '
+                         f'several learn the same; see embeddings and temperature of {type(matcher).__name__}')
+        elif reading['blur'] > self.blurred_above:
+            condition = (f'blurred: {100 * reading["blur"]:.0f} % of the loss can be removed by no student, because heads '
+                         f'are asked for mixtures of teacher heads; see temperature and capacity of '
+                         f'{type(matcher).__name__}, or use RegroupHeadMatcher')
         kind, key = condition and condition.split()[0].strip(':'), (name, reading['pair'])
         if condition and self.conditions.get(key) != kind:
             of = relation_name(reading['pair']) + (f' of {name}' if name else '')
@@ -107,20 +115,6 @@ class HeadRoutingHook(DrawingHook):
         self.conditions[key] = kind
 
 
-def count_distinct(weights: Sequence[Sequence[float]], tolerance: float = 0.05) -> int:
-    """How many rows of W (M2, M1) differ from all rows before them by more than ``tolerance`` in some share.
-
-    Args:
-        weights (Sequence): M2 rows of M1 shares.
-        tolerance (float): Defaults to 0.05 (our choice).
-    """
-    kept: List[np.ndarray] = []
-    for row in np.asarray(weights, dtype=float):
-        if all(np.abs(row - other).max() > tolerance for other in kept):
-            kept.append(row)
-    return len(kept)
-
-
 def figures_of(matcher: HeadMatcher) -> Dict[str, float]:
-    """``entropy``, ``coverage`` and ``spread`` of a matcher's last batch, rounded."""
+    """``entropy``, ``coverage``, ``spread``, ``distinct`` and ``blur`` of a matcher's last batch, rounded."""
     return {name.replace('head_', '', 1): round(float(value), 5) for name, value in matcher.diagnostics().items()}

@@ -8,7 +8,7 @@ from ..unwrapped import unwrapped
 
 @HOOKS.register_module()
 class HeadWeightHook(Hook):
-    """Log ``head_entropy``, ``head_coverage`` and ``head_spread`` of every pair.
+    """Log ``head_entropy``, ``head_coverage``, ``head_spread``, ``head_distinct`` and ``head_blur`` of every pair.
 
     Of several students (``MultiStudent``) each has its own, ``tiny.head_entropy_qk`` and so on. They are read from the
     device only when they are about to be logged, so a step costs nothing.

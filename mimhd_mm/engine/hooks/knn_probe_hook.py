@@ -1,4 +1,5 @@
 """``KNNProbeHook``: does pre-training work? k-NN accuracy of the student between its untrained self and its teacher."""
+from pathlib import Path
 from typing import Callable, Dict, Optional
 
 from mmengine.dist import barrier, is_main_process
@@ -7,7 +8,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from ...evaluation import KNNProbe
-from ...models import MAETeacher
+from ...models import CachedTeacher, MAETeacher
 from ...models.selfsup import students_of
 from ...registry import HOOKS
 from ...states import kept_random_states
@@ -91,7 +92,10 @@ class KNNProbeHook(Hook):
                 untrained = build_untrained(runner.cfg, runner.seed).to(model.data_preprocessor.device)
             self.scores.update(self._score(untrained, 'untrained', model))
         generator = getattr(model, 'target_generator', None)
-        if self.teacher and isinstance(generator, MAETeacher):
+        if self.teacher and isinstance(generator, CachedTeacher) and not Path(generator.checkpoint or '').is_file():
+            runner.logger.info('KNNProbeHook leaves the teacher out: a CachedTeacher has no network, and '
+                               'model.target_generator.checkpoint is not there.')
+        elif self.teacher and isinstance(generator, (CachedTeacher, MAETeacher)):
             teacher = build_teacher(generator.checkpoint, generator.arch, generator.img_size, generator.patch_size)
             teacher = teacher.to(model.data_preprocessor.device)
             self.scores['teacher'] = self.probe.score_backbone(teacher, model.data_preprocessor)

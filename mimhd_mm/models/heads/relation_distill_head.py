@@ -9,7 +9,10 @@ from torch.utils.checkpoint import checkpoint
 from ...errors import UserInputError
 from ...registry import MODELS
 from ..matchers import HeadMatcher
-from ..relation import QKV, check_pair, log_relation
+from ..relation import QKV, check_pair, factors, log_softmax_of
+
+#: images of a batch whose blur is measured, for the log
+BLUR_IMAGES = 4
 
 
 @MODELS.register_module()
@@ -22,6 +25,8 @@ class RelationDistillHead(BaseModule):
     Args:
         student_heads (int): M2; filled in by the algorithm.
         teacher_heads (int): M1; filled in by the algorithm.
+        student_dims (int, optional): D2, width of the student's q, k, v; filled in by the algorithm.
+        teacher_dims (int, optional): D1, the same of the teacher; filled in by the algorithm.
         pairs (Sequence[str]): Relations to distil, keys of ``mimhd_mm.models.relation.PAIRS``; each has its own
             matcher. Defaults to ``('qk', 'vv')`` (paper).
         matcher (dict): A head matcher. Defaults to ``dict(type='AttentionHeadMatcher')`` (paper).
@@ -39,7 +44,8 @@ class RelationDistillHead(BaseModule):
     def __init__(self, student_heads: int, teacher_heads: int, pairs: Sequence[str] = ('qk', 'vv'),
                  matcher: dict = dict(type='AttentionHeadMatcher'),
                  loss: dict = dict(type='RelationDistillLoss', criterion='KL'),
-                 with_cls_token: bool = False, chunk_size: Optional[int] = None) -> None:
+                 with_cls_token: bool = False, chunk_size: Optional[int] = None, student_dims: Optional[int] = None,
+                 teacher_dims: Optional[int] = None) -> None:
         super().__init__()
         self.pairs = tuple(check_pair(pair) for pair in pairs)
         if not self.pairs or len(set(self.pairs)) < len(self.pairs):
@@ -48,7 +54,8 @@ class RelationDistillHead(BaseModule):
             known = sorted(name for name, cls in MODELS.module_dict.items() if issubclass(cls, HeadMatcher))
             raise UserInputError(f'Unknown matcher {matcher["type"]!r}; choose from {", ".join(known)}.')
         self.matchers = nn.ModuleDict({
-            pair: MODELS.build(dict(matcher, student_heads=student_heads, teacher_heads=teacher_heads))
+            pair: MODELS.build(dict(matcher, student_heads=student_heads, teacher_heads=teacher_heads,
+                                    student_dims=student_dims, teacher_dims=teacher_dims))
             for pair in self.pairs})
         self.loss_module = MODELS.build(loss)
         self.with_cls_token = with_cls_token
@@ -57,9 +64,9 @@ class RelationDistillHead(BaseModule):
             return
         if not isinstance(chunk_size, int) or chunk_size < 1:
             raise UserInputError(f'chunk_size is a number of images, at least 1, or None, not {chunk_size!r}.')
-        if matcher.get('descriptor') == 'sample':
-            raise UserInputError(f"chunk_size={chunk_size} and the matcher's descriptor='sample' exclude each other: "
-                                 f'the latter compares the images of a batch; leave one out.')
+        if not all(matcher.per_image for matcher in self.matchers.values()):
+            raise UserInputError(f'chunk_size={chunk_size} and this {matcher["type"]} exclude each other: it compares the '
+                                 f'images of a batch with each other; leave one out.')
 
     def loss(self, student: QKV, teacher: QKV) -> Dict[str, Tensor]:
         """Distil every pair.
@@ -75,36 +82,49 @@ class RelationDistillHead(BaseModule):
             student, teacher = student.without_cls(), teacher.without_cls()
         losses = {}
         for pair in self.pairs:
-            distance, weight = self._compare_in_chunks(pair, student, teacher)  # each (B, M2, M1), eqs. 1 and 4-6
+            matcher = self.matchers[pair]
+            distance, weight, floor = self._compare_in_chunks(pair, student, teacher)  # (B, M2, M1) twice, (b, M2)
             losses[f'loss_{pair}'] = (weight * distance).sum(-1).mean()  # eq. 7
-            if (penalty := self.matchers[pair].penalty(weight)) is not None:
+            if (penalty := matcher.penalty(weight)) is not None:
                 losses[f'loss_{pair}_balance'] = penalty
-            self.matchers[pair].last_weight = weight.detach()  # the batch's, for diagnostics
+            matcher.record(weight, self._blur(distance, weight, floor))
         return losses
 
-    def _compare_in_chunks(self, pair: str, student: QKV, teacher: QKV) -> Tuple[Tensor, Tensor]:
+    @torch.no_grad()
+    def _blur(self, distance: Tensor, weight: Tensor, floor: Optional[Tensor]) -> Optional[Tensor]:
+        """Share of the loss that no student can remove, of the images that ``floor`` (b, M2) was measured of."""
+        if floor is None:
+            return None
+        some = slice(0, len(floor))
+        return floor.mean() / (weight[some] * distance[some]).sum(-1).mean().clamp_min(1e-12)
+
+    def _compare_in_chunks(self, pair: str, student: QKV, teacher: QKV) -> Tuple[Tensor, Tensor, Optional[Tensor]]:
         """As :meth:`_compare`, ``chunk_size`` images at a time."""
         if self.chunk_size is None:
             return self._compare(pair, student, teacher)
         chunks = [checkpoint(self._compare, pair, QKV(*part[:3]), QKV(*part[3:]),
                              use_reentrant=False, preserve_rng_state=False)  # nothing random in it
                   for part in zip(*(x.split(self.chunk_size) for x in (*student, *teacher)))]
-        distance, weight = (torch.cat(parts) for parts in zip(*chunks))
-        return distance, weight
+        distance, weight, floor = zip(*chunks)
+        return torch.cat(distance), torch.cat(weight), None if floor[0] is None else torch.cat(floor)[:BLUR_IMAGES]
 
-    def _compare(self, pair: str, student: QKV, teacher: QKV) -> Tuple[Tensor, Tensor]:
-        """Distances of all pairs of heads and their weights, (B, M2, M1) each.
+    def _compare(self, pair: str, student: QKV, teacher: QKV) -> Tuple[Tensor, Tensor, Optional[Tensor]]:
+        """Distances of all pairs of heads and their weights, (B, M2, M1) each, and the floor of some images' losses.
 
         It may run a second time, in the backward pass, so it changes no state.
         """
         matcher = self.matchers[pair]
+        ours, theirs = matcher.regroup(factors(student, pair), factors(teacher, pair))
         with torch.no_grad():
-            target = log_relation(teacher, pair)  # (B, M1, N, N), eq. 1
-        output, target = matcher.prepare(log_relation(student, pair), target)  # (B, M2, N, N), (B, M1, N, N)
+            target = log_softmax_of(theirs)  # (B, M1, N, N), eq. 1
+        output, target = matcher.prepare(log_softmax_of(ours), target)  # (B, M2, N, N), (B, M1, N, N)
         distance = self.loss_module(output, target)  # (B, M2, M1)
-        return distance, matcher.match(output, target, distance)  # eqs. 4-6
+        weight = matcher.match(output, target, distance)  # (B, M2, M1), eqs. 4-6
+        some = slice(0, BLUR_IMAGES)
+        floor = self.loss_module.floor(target[some], weight[some]) if matcher.mixes else None  # (b, M2)
+        return distance, weight, floor
 
     def diagnostics(self) -> Dict[str, Tensor]:
-        """``head_entropy_<pair>``, ``head_coverage_<pair>`` and ``head_spread_<pair>`` of the last batch."""
+        """Figures of each pair's matcher of the last batch, ``head_entropy_<pair>`` and so on."""
         return {f'{name}_{pair}': value for pair in self.pairs
                 for name, value in self.matchers[pair].diagnostics().items()}

@@ -61,6 +61,33 @@ class RelationDistillLoss(BaseModule):
                 distance = own - 2 * self._products(student, teacher)  # (B, M2, M1)
         return distance / num_tokens
 
+    @torch.no_grad()
+    def floor(self, teacher: Tensor, weight: Tensor) -> Tensor:
+        """What no student can remove of each student head's loss ``sum_m1 W[m2, m1] * distance[m2, m1]``.
+
+        For fixed weights the best relation of a student head is the mixture ``sum W T``, and what it leaves is the
+        mixture's spread: the Jensen-Shannon divergence of the teacher's heads, weighed by W, or their variance for L2.
+
+        Args:
+            teacher (Tensor): ``log R`` of the teacher, (B, M1, N, N).
+            weight (Tensor): (B, M2, M1), rows sum to 1.
+
+        Returns:
+            Tensor: (B, M2).
+        """
+        num_tokens = teacher.shape[-1]
+        with torch.autocast(teacher.device.type, enabled=False):
+            teacher = teacher.exp()  # (B, M1, N, N)
+            mixture = torch.einsum('b s m, b m i j -> b s i j', weight.to(teacher.dtype), teacher)  # (B, M2, N, N)
+            own, mixed = (self._spread(relation) for relation in (teacher, mixture))  # (B, M1), (B, M2)
+            return (mixed - (weight.to(own.dtype) @ own.unsqueeze(-1)).squeeze(-1)) / num_tokens
+
+    def _spread(self, relation: Tensor) -> Tensor:
+        """Entropy of relations (B, M, N, N), or their negative squared length for L2: (B, M)."""
+        if self.criterion == 'KL':
+            return torch.special.entr(relation).sum((-2, -1))
+        return -relation.square().sum((-2, -1))
+
     @staticmethod
     def _products(student: Tensor, teacher: Tensor) -> Tensor:
         """Sum over all token pairs of student times teacher: (B, M2, N, N), (B, M1, N, N) to (B, M2, M1)."""

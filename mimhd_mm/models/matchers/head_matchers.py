@@ -5,35 +5,73 @@ from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Tuple, Union
 
 import torch
+from einops import rearrange
 from mmengine.model import BaseModule
 from torch import Tensor
 
 from ...errors import UserInputError
 from ...registry import MODELS
+from ..relation import Factors
+
+
+#: rows of W that differ by no more than this in any entry count as one; our choice
+SAME_ROW = 0.05
 
 
 class HeadMatcher(BaseModule):
-    """Decides how much each teacher head counts for each student head.
+    """Decides what each student head learns from the teacher's heads.
 
-    The contract: :meth:`forward` returns a weight whose rows (one a student head) sum to 1 over teacher heads.
-    :meth:`prepare` may first reduce the relations, e.g. average them.
+    The contract. :class:`~mimhd_mm.models.heads.RelationDistillHead` builds a matcher for each pair of relations and
+    calls, in this order,
+
+    1. :meth:`regroup`, before eq. 1: heads that are cut anew, M2' of the student and M1' of the teacher. By default
+       they stay as they are.
+    2. :meth:`prepare`: the relations to compare, made from ``log R`` of both. By default these.
+    3. :meth:`match`: the weight W of eqs. 6 and 7. This one has to be written. Rows sum to 1.
+    4. :meth:`penalty`: a term for the loss. By default none.
+    5. :meth:`record`, once a batch, for :meth:`diagnostics`.
+
+    1 to 3 may run twice a step, in parts of the batch, so they change no state.
 
     Args:
         student_heads (int): M2, heads of the student's tapped block.
         teacher_heads (int): M1, heads of the teacher's tapped block.
+        student_dims (int, optional): D2, width of the student's q, k and v over all heads.
+        teacher_dims (int, optional): D1, the same of the teacher.
     """
 
-    def __init__(self, student_heads: int, teacher_heads: int) -> None:
+    #: whether an image's weight depends on that image alone
+    per_image = True
+    #: whether rows of W may be mixtures of several teacher heads
+    mixes = True
+
+    def __init__(self, student_heads: int, teacher_heads: int, *, student_dims: Optional[int] = None,
+                 teacher_dims: Optional[int] = None) -> None:
         super().__init__()
         self.student_heads = student_heads
         self.teacher_heads = teacher_heads
+        self.student_dims = student_dims
+        self.teacher_dims = teacher_dims
         self.last_weight: Optional[Tensor] = None
+        self.last_blur: Optional[Tensor] = None
+
+    def regroup(self, student: Factors, teacher: Factors) -> Tuple[Factors, Factors]:
+        """Cut the two sides of eq. 1's product into heads anew.
+
+        Args:
+            student (Factors): Each (B, M2, N, d2), queries and keys for Q-K, values twice for V-V.
+            teacher (Factors): Each (B, M1, N, d1), without gradient.
+
+        Returns:
+            tuple[Factors, Factors]: Each (B, M', N, d'); a second side of one head, (B, 1, N, d'), serves all heads.
+        """
+        return student, teacher
 
     def prepare(self, student: Tensor, teacher: Tensor) -> Tuple[Tensor, Tensor]:
         """Relations to compare, from ``log R`` of student (B, M2, N, N) and teacher (B, M1, N, N): these, unchanged."""
         return student, teacher
 
-    def forward(self, student: Tensor, teacher: Tensor, distance: Tensor) -> Tensor:
+    def match(self, student: Tensor, teacher: Tensor, distance: Tensor) -> Tensor:
         """Weigh every pair of heads.
 
         Args:
@@ -44,16 +82,10 @@ class HeadMatcher(BaseModule):
         Returns:
             Tensor: (B, M2, M1); each row sums to 1.
         """
-        weight = self.match(student, teacher, distance)
-        self.last_weight = weight.detach()
-        return weight
-
-    def match(self, student: Tensor, teacher: Tensor, distance: Tensor) -> Tensor:
-        """The weight; arguments as in :meth:`forward`."""
         raise NotImplementedError
 
     def penalty(self, weight: Tensor) -> Optional[Tensor]:
-        """A scalar to be added to the loss, or None."""
+        """A scalar to be added to the loss, or None, given the batch's weight (B, M2, M1)."""
         return None
 
     def check_teacher(self, sha256: str, block: int) -> None:
@@ -67,6 +99,15 @@ class HeadMatcher(BaseModule):
             UserInputError: If this is another teacher.
         """
 
+    def record(self, weight: Tensor, blur: Optional[Tensor] = None) -> None:
+        """Keep a batch's weight (B, M2, M1) and, where it was measured, its blur, a scalar."""
+        self.last_weight = weight.detach()
+        self.last_blur = blur
+
+    def rows(self) -> Optional[Tensor]:
+        """What tells heads apart, (M2, F), a row a head: the mean of the last batch's W over its images."""
+        return None if self.last_weight is None else self.last_weight.mean(0)  # (M2, M1)
+
     @torch.no_grad()
     def diagnostics(self) -> Dict[str, Tensor]:
         """What the last batch's weight looked like; scalars that stay on their device.
@@ -79,6 +120,10 @@ class HeadMatcher(BaseModule):
             - ``head_coverage``: share of teacher heads whose mass (column sum, mean over images) is at least half of
               its fair share M2 / M1.
             - ``head_spread``: standard deviation across student heads, mean over teacher heads; 0 = all rows equal.
+            - ``head_distinct``: number of rows that differ from all rows before them by more than 0.05 somewhere. Heads
+              with equal rows have equal targets and become copies of each other.
+            - ``head_blur``: share of the loss that no student can remove, because heads are asked for mixtures of
+              teacher heads; 0 = none.
         """
         if self.last_weight is None:
             return {}
@@ -86,32 +131,84 @@ class HeadMatcher(BaseModule):
         num_students, num_teachers = mean.shape
         entropy = torch.special.entr(rows).sum(-1).mean() / math.log(max(num_teachers, 2))
         coverage = (mean.sum(0) >= 0.5 * num_students / num_teachers).float().mean()
-        return dict(head_entropy=entropy, head_coverage=coverage, head_spread=mean.std(0, unbiased=False).mean())
+        blur = mean.new_zeros(()) if self.last_blur is None else self.last_blur
+        return dict(head_entropy=entropy, head_coverage=coverage, head_spread=mean.std(0, unbiased=False).mean(),
+                    head_distinct=count_distinct(self.rows()), head_blur=blur)
+
+
+def count_distinct(rows: Tensor, tolerance: float = SAME_ROW) -> Tensor:
+    """How many rows of (M, F) differ from all rows before them by more than ``tolerance`` in some entry: a scalar."""
+    difference = (rows[:, None] - rows).abs().amax(-1)  # (M, M)
+    repeats = (difference <= tolerance).tril(-1).any(1)  # (M,)
+    return (~repeats).float().sum()
+
+
+def identity(distance: Tensor) -> Tensor:
+    """Head m learns from head m: (B, M, M), for distances of that shape."""
+    return torch.eye(distance.shape[-1], dtype=distance.dtype, device=distance.device).expand_as(distance)
+
+
+def split_anew(sides: Factors, heads: int) -> Factors:
+    """The same channels, side by side, as another number of heads: (B, M, N, d) to (B, heads, N, M d / heads)."""
+    first = cut(sides.first, heads)  # (B, heads, N, M d / heads)
+    return Factors(first, first if sides.second is sides.first else cut(sides.second, heads))
+
+
+def cut(side: Tensor, heads: int) -> Tensor:
+    """(B, M, N, d) to (B, heads, N, M d / heads)."""
+    return rearrange(rearrange(side, 'b m n d -> b n (m d)'), 'b n (h c) -> b h n c', h=heads)
 
 
 @MODELS.register_module()
 class OneToOneHeadMatcher(HeadMatcher):
-    """Student head m learns from teacher head m (Figure 2c; TinyMIM, with its adaptive block).
+    """Student head m learns from teacher head m (Figure 2c).
+
+    With ``relation_heads`` the channels of both networks are cut into that many heads for the comparison, whatever
+    their own head counts are (MiniLMv2): no block of the student is rebuilt, and it keeps its own heads downstream.
+    Without, both have the same number, as TinyMIM's adaptive block sees to.
+
+    Args:
+        student_heads (int): M2.
+        teacher_heads (int): M1.
+        relation_heads (int, optional): Heads to compare, a common divisor of both widths; finer heads than the
+            teacher's own are finer targets. None takes the heads as they are. Defaults to None (paper).
+        **dims: ``student_dims`` and ``teacher_dims``, filled in by the algorithm.
 
     Raises:
-        UserInputError: If the two head counts differ.
+        UserInputError: If head counts differ and ``relation_heads`` is None, or it does not divide a width.
     """
 
-    def __init__(self, student_heads: int, teacher_heads: int) -> None:
-        super().__init__(student_heads, teacher_heads)
-        if student_heads != teacher_heads:
+    mixes = False
+
+    def __init__(self, student_heads: int, teacher_heads: int, relation_heads: Optional[int] = None, **dims) -> None:
+        super().__init__(student_heads, teacher_heads, **dims)
+        if relation_heads is None and student_heads != teacher_heads:
             raise UserInputError(
                 f'OneToOneHeadMatcher needs as many student heads as teacher heads, but there are {student_heads} and '
-                f'{teacher_heads}; set backbone.relation_heads={teacher_heads} or use AttentionHeadMatcher.')
+                f'{teacher_heads}; set head.matcher.relation_heads={teacher_heads} to cut both anew for the comparison, '
+                f'or backbone.relation_heads={teacher_heads} to rebuild the block, as TinyMIM does.')
+        for name, width in (('student', self.student_dims), ('teacher', self.teacher_dims)):
+            if relation_heads is not None and (relation_heads < 1 or width and width % relation_heads):
+                raise UserInputError(f'OneToOneHeadMatcher: relation_heads={relation_heads} does not divide the '
+                                     f"{name}'s width of {width}; choose a common divisor of both networks' widths.")
+        self.relation_heads = relation_heads
+
+    def regroup(self, student: Factors, teacher: Factors) -> Tuple[Factors, Factors]:
+        """Both networks' channels as ``relation_heads`` heads, if that is set."""
+        if self.relation_heads is None:
+            return student, teacher
+        return split_anew(student, self.relation_heads), split_anew(teacher, self.relation_heads)
 
     def match(self, student: Tensor, teacher: Tensor, distance: Tensor) -> Tensor:
         """The identity, (B, M, M)."""
-        return torch.eye(self.student_heads, dtype=distance.dtype, device=distance.device).expand_as(distance)
+        return identity(distance)
 
 
 @MODELS.register_module()
 class AverageHeadMatcher(HeadMatcher):
     """Both networks' relations are averaged over heads, and the two averages compared (Figure 2a)."""
+
+    mixes = False
 
     def prepare(self, student: Tensor, teacher: Tensor) -> Tuple[Tensor, Tensor]:
         """``log`` of the mean relation of each network: (B, 1, N, N) twice."""
@@ -139,9 +236,11 @@ class SelectHeadMatcher(HeadMatcher):
             or of a teacher with another head count.
     """
 
+    mixes = False
+
     def __init__(self, student_heads: int, teacher_heads: int,
-                 heads: Union[Sequence[int], str, Path, None] = None) -> None:
-        super().__init__(student_heads, teacher_heads)
+                 heads: Union[Sequence[int], str, Path, None] = None, **dims) -> None:
+        super().__init__(student_heads, teacher_heads, **dims)
         self.ranking = read_ranking(heads, teacher_heads) if isinstance(heads, (str, Path)) else None
         if heads is None:
             heads = [m % teacher_heads for m in range(student_heads)]

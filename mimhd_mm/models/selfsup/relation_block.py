@@ -1,4 +1,6 @@
 """``RelationBlock``: q, k, v of their own for distillation, thrown away afterwards."""
+from typing import Optional
+
 from einops import rearrange
 from mmengine.model import BaseModule
 from torch import Tensor, nn
@@ -24,13 +26,14 @@ class RelationBlock(BaseModule):
         UserInputError: If the heads do not divide the width.
     """
 
-    def __init__(self, in_dims: int, num_heads: int, embed_dims: int = None, init_cfg=None) -> None:
+    def __init__(self, in_dims: int, num_heads: int, embed_dims: Optional[int] = None, init_cfg=None) -> None:
         super().__init__(init_cfg)
         embed_dims = embed_dims or -(-in_dims // num_heads) * num_heads
         if embed_dims % num_heads:
             raise UserInputError(f'relation_block: {num_heads} heads do not divide a width of {embed_dims}; choose a '
                                  f'multiple of them.')
         self.num_heads = num_heads
+        self.embed_dims = embed_dims
         self.norm = nn.LayerNorm(in_dims)
         self.qkv = nn.Linear(in_dims, 3 * embed_dims)
 

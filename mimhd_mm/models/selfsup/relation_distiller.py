@@ -51,8 +51,10 @@ class RelationDistiller(BaseSelfSupervisor):
                 **relation_block))
         elif neck is None:
             student.freeze_beyond_relation()
-        student_heads = relation_block.num_heads if relation_block else student.relation_heads
-        head = dict(dict(student_heads=student_heads, teacher_heads=teacher.relation_heads), **head)
+        student_heads, student_dims = (relation_block.num_heads, relation_block.embed_dims) if relation_block else (
+            student.relation_heads, student.embed_dims)
+        head = dict(dict(student_heads=student_heads, teacher_heads=teacher.relation_heads, student_dims=student_dims,
+                         teacher_dims=teacher.embed_dims), **head)
         super().__init__(backbone=student, neck=neck, head=head, target_generator=teacher, **kwargs)
         self.relation_block: Optional[RelationBlock] = relation_block
         self.token_fraction = token_fraction

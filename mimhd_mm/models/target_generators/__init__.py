@@ -1,5 +1,6 @@
 """Target generators: frozen teachers."""
+from .cached_teacher import CachedTeacher
 from .mae_teacher import MAETeacher
 from .masked_mae_teacher import MaskedMAETeacher
 
-__all__ = ['MAETeacher', 'MaskedMAETeacher']
+__all__ = ['CachedTeacher', 'MAETeacher', 'MaskedMAETeacher']

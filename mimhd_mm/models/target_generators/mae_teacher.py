@@ -54,10 +54,7 @@ class MAETeacher(BaseModule):
         if dtype not in self.DTYPES:
             raise UserInputError(f'Unknown dtype {dtype!r} of the teacher; choose from '
                                  f'{", ".join(map(repr, self.DTYPES))}.')
-        if token_fraction not in ('same', 1):
-            raise UserInputError(f"target_generator.token_fraction is 'same', the patches that the student sees, or 1.0, "
-                                 f"all of them, not {token_fraction!r}; model.token_fraction says how many the student "
-                                 f"sees.")
+        self.check_token_fraction(token_fraction)
         self.checkpoint = checkpoint
         self.token_fraction = token_fraction
         self.arch = RelationViT.settings_of(arch)
@@ -74,6 +71,18 @@ class MAETeacher(BaseModule):
         self.requires_grad_(False)
         self.train(False)
         keep_out_of_checkpoints(self, lambda name: True)
+
+    @staticmethod
+    def check_token_fraction(token_fraction: Union[float, str]) -> None:
+        """Check what a teacher's ``token_fraction`` may be.
+
+        Raises:
+            UserInputError: If it is neither ``'same'`` nor 1.0.
+        """
+        if token_fraction not in ('same', 1):
+            raise UserInputError(f"target_generator.token_fraction is 'same', the patches that the student sees, or "
+                                 f'1.0, all of them, not {token_fraction!r}; model.token_fraction says how many the '
+                                 f'student sees.')
 
     def build_encoder(self) -> VisionTransformer:
         """The encoder, as far as it is needed."""

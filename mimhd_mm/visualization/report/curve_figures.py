@@ -2,14 +2,14 @@
 import re
 from typing import Dict, List, Optional, Tuple
 
-from ..routing import relation_name
+from ..routing import FIGURES, relation_name
 from .figures import Figure, content, escape, go, slug, thin
 from .runs import Run
 
 MAX_POINTS = 2000  # of a curve: more than a screen has columns
 COLOURS = 8  # --run-0 to --run-7 of style.css; further runs begin anew, with other dashes
 DASHES = ('solid', 'dash', 'dot', 'dashdot')
-HEAD_KEY = re.compile(r'head_(entropy|coverage|spread)_(\w+)')
+HEAD_KEY = re.compile(rf'head_({"|".join(FIGURES)})_(\w+)')
 #: key of the log, or how it begins -> what it means
 MEANING = (
     ('loss_rec', 'Squared error of the pixels that each view did not see.'),
@@ -20,6 +20,10 @@ MEANING = (
     ('head_entropy', '1: every student head takes all teacher heads alike; 0: one teacher head each.'),
     ('head_coverage', 'Share of teacher heads with at least half of an even share; below 1 some teach next to nobody.'),
     ('head_spread', 'How far student heads differ in whom they learn from; 0: all learn from the same.'),
+    ('head_distinct', 'Rows of W that differ from one another by more than 0.05; the other student heads learn what '
+                      'another learns.'),
+    ('head_blur', 'Share of the relation loss that no student can remove, since a head is asked for a mixture of '
+                  'teacher heads; 0: none of it.'),
     ('knn/', 'Top-1 accuracy in percent of weighted k-NN on frozen features.'),
     ('grad_norm', 'Length of the gradient before clipping.'),
     ('time', 'Seconds an iteration.'),
@@ -37,7 +41,7 @@ def curve_figure(runs: List[Run], key: str) -> Figure:
             add_line(figure, points, number, run.name, axis)
             summary.append(summarise(run.name, points))
     figure.update_layout(**layout(axis))
-    if key.startswith(('head_entropy', 'head_coverage')):
+    if key.startswith(('head_entropy', 'head_coverage', 'head_blur')):
         figure.update_yaxes(range=[-0.04, 1.04])
     return Figure(f'curve-{slug(key)}', title_of(key), describe(title_of(key), axis, summary), meaning_of(key),
                   content(figure), summary)
@@ -149,7 +153,7 @@ def reading_order(key: str) -> tuple:
     """Sorts keys: k-NN, the whole loss and its parts, learning rates; figures of head sharing pair by pair."""
     head = HEAD_KEY.fullmatch(key)
     if head:
-        return (0, head[2], head[1])
+        return (0, head[2], FIGURES.index(head[1]))
     rank = next((rank for rank, fits in enumerate((
         key.startswith('knn/'), key == 'loss', 'loss' in key, key in ('lr', 'base_lr'))) if fits), 4)
     return (rank, key)

@@ -1,8 +1,9 @@
 """Which teacher heads taught which student head: heat maps at one time, and through time."""
+import math
 from dataclasses import dataclass
 from typing import Dict, List, Optional, Tuple
 
-from ..routing import relation_name
+from ..routing import FIGURES, relation_name
 from .figures import Figure, content, go, slug, thin
 from .runs import Run
 
@@ -20,6 +21,8 @@ class Routing:
         history (Figure): All readings side by side.
         readings (list[tuple]): (iteration, W), W rows of student heads.
         left_out (int): Readings between those, which the page does not hold.
+        figures (dict): Name -> its value at each reading, None where a reading lacks it; only those of
+            :data:`~mimhd_mm.visualization.routing.FIGURES` that some reading has.
     """
     run: int
     title: str
@@ -27,6 +30,7 @@ class Routing:
     history: Figure
     readings: List[Tuple[int, List[List[float]]]]
     left_out: int
+    figures: Dict[str, List[Optional[float]]]
 
 
 def routings(runs: List[Run]) -> List[Routing]:
@@ -48,8 +52,16 @@ def routings(runs: List[Run]) -> List[Routing]:
         name = f'{number}-{slug(pair)}' + (f'-{slug(student)}' if student else '')
         found.append(Routing(number, title, weight_map(name, runs[number], title, kept[-1], top),
                              history_map(name, runs[number], title, kept, top),
-                             [(reading['iter'], reading['W']) for reading in kept], len(readings) - len(kept)))
+                             [(reading['iter'], reading['W']) for reading in kept], len(readings) - len(kept),
+                             figures_of(kept)))
     return found
+
+
+def figures_of(readings: List[dict]) -> Dict[str, List[Optional[float]]]:
+    """What the readings say of W in a number each, by name; None where it is missing or not finite."""
+    return {name: [value if isinstance(value := reading.get(name), (int, float)) and math.isfinite(value) else None
+                   for reading in readings]
+            for name in FIGURES if any(name in reading for reading in readings)}
 
 
 def weight_map(name: str, run: Run, title: str, reading: dict, top: float) -> Figure:
