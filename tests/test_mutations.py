@@ -112,7 +112,7 @@ MUTATIONS = {
     'channels dealt out in turn': Mutation(
         head_matchers.cut, "'b n (h c) -> b h n c', h=heads", "'b n (c h) -> b h n c', h=heads",
         [(matchers.test_regrouped_heads_start_from_tinymims_loss_with_its_gradients,
-          ('qk', dict(type='OneToOneHeadMatcher', relation_heads=4)))]),
+          ('qk', dict(type='OneToOneHeadMatcher')))]),
     'negative shares': Mutation(
         regroup_head_matcher.nonnegative, 'weight.clamp_min(0) - weight', 'weight - weight',
         [(matchers.test_regrouped_heads_equal_the_formula, ('vv',)), (matchers.test_explained_heads_equal_the_slow_formula, ())]),
