@@ -16,7 +16,7 @@ from mimhd_mm.models.mae_files import read_tensors, resize_positions
 from mimhd_mm.registry import MODELS
 
 from ..conftest import SIZE, STUDENT, build_mae, to_official
-from ..test_segmentation import write_scenes
+from ..test_configs.test_segmentation import write_scenes
 from ..test_tools.commands import call, error_of, load_tool
 
 TOOL = 'evaluate_student.py'

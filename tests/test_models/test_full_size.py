@@ -7,7 +7,7 @@ from mmengine.optim import build_optim_wrapper
 
 from mimhd_mm.registry import MODELS
 
-CONFIG = Path(__file__).parents[1] / 'configs' / 'pretrain' / 'mimhd_vit-base-p16_8xb512-amp-coslr-100e_in1k.py'
+CONFIG = Path(__file__).parents[2] / 'configs' / 'pretrain' / 'mimhd_vit-base-p16_8xb512-amp-coslr-100e_in1k.py'
 
 
 def write_vit_large_mae(path) -> None:

@@ -26,7 +26,7 @@ from mimhd_mm.datasets.image_packing import pack_images
 from mimhd_mm.errors import UserInputError
 from mimhd_mm.project import project_root
 
-from ..conftest import mimhd_cfg
+from ...conftest import mimhd_cfg
 
 PROTOCOL = read_protocol()
 RUNTIME = project_root() / 'configs' / '_base_'

@@ -19,9 +19,9 @@ from mimhd_mm.models.backbones.rel_pos_vit import RelPosViT, resize_table
 from mimhd_mm.registry import MODELS
 from mimhd_mm.visualization.seg_panel_visualizer import GAP, LINE, side_by_side
 
-from .conftest import SIZE, STUDENT, read_config
+from ..conftest import SIZE, STUDENT, read_config
 from .test_finetune import heads_of
-from .test_tools.commands import ROOT, call, error_of, load_tool
+from ..test_tools.commands import ROOT, call, error_of, load_tool
 
 CONFIGS = sorted((ROOT / 'configs' / 'segmentation').rglob('*.py'))
 MINI = ROOT / 'configs/segmentation/mini/mimhd-vit-micro-p8_upernet_1xb8-1k_camvid-128x128.py'

@@ -22,7 +22,7 @@ from mimhd_mm.engine.hooks import KNNProbeHook
 from mimhd_mm.engine.loading import build_untrained
 from mimhd_mm.errors import UserInputError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ARCH = dict(embed_dims=48, num_layers=2, num_heads=4, feedforward_channels=96)
 NORMALISE = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
 REC_HEAD = dict(type='MAEPixelHead', norm_pix=True, patch_size=8,

@@ -140,7 +140,7 @@ assert all(worker.is_alive() for worker in loader._iterator._workers)
 print('alive', time.time(), flush=True)
 """)
     done = subprocess.run([sys.executable, '-W', 'ignore', str(script)], capture_output=True, text=True, timeout=110,
-                          env=dict(os.environ, PYTHONPATH=str(Path(__file__).parents[1])))
+                          env=dict(os.environ, PYTHONPATH=str(Path(__file__).parents[2])))
     end = time.time()
     assert done.returncode == 0, done.stderr
     assert end - float(done.stdout.split()[-1]) < 30

@@ -18,7 +18,7 @@ from mimhd_mm.evaluation import KNNProbe, extract_features, knn_accuracy
 from mimhd_mm.evaluation.knn_probe import pixel_features, raw_output, token_features
 from mimhd_mm.states import evaluating, kept_random_states
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 ARCH = dict(embed_dims=48, num_layers=2, num_heads=4, feedforward_channels=96)
 NORMALISE = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
 

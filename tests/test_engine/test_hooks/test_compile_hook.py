@@ -7,7 +7,7 @@ from mimhd_mm.compat import load_checkpoint_safely
 from mimhd_mm.engine.hooks.compile_hook import compile_networks
 from mimhd_mm.errors import UserInputError
 
-from ..test_models.test_mimhd import runner_cfg
+from ...test_models.test_mimhd import runner_cfg
 
 
 def final_state(teacher_file, image_folder, folder, hook=None) -> tuple:
