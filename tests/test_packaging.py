@@ -70,6 +70,13 @@ def test_wheel_holds_every_module_and_no_test(wheel):
     assert not [name for name in wheel.namelist() if name.startswith(('tests/', 'tools/', 'configs/'))]
 
 
+def test_wheel_holds_what_the_page_of_a_report_is_made_of(wheel):
+    folder = 'mimhd_mm/visualization/report'
+    files = {path.name for path in (ROOT / folder).iterdir() if path.is_file()}
+    assert {'page.html', 'style.css', 'report.js'} < files
+    assert {f'{folder}/{name}' for name in files} <= set(wheel.namelist())
+
+
 def test_wheel_holds_no_laboratory_and_no_demo(wheel):
     folders = {part for name in wheel.namelist() for part in name.split('/')[:-1]}
     assert 'lab' not in folders and 'mimhd_mm' in folders
@@ -80,11 +87,12 @@ def test_wheel_holds_no_laboratory_and_no_demo(wheel):
 
 
 def test_wheel_works_without_a_clone(wheel, tmp_path):
-    """Every module can be imported, configs and tools are found, and nothing asks for the laboratory."""
+    """Every module can be imported, configs and tools are found, nothing asks for the laboratory, mmseg comes late."""
     wheel.extractall(tmp_path)
     code = (
-        'import importlib, pathlib, pkgutil, sys\n'
+        'import importlib, pathlib, pkgutil, runpy, sys\n'
         'import mimhd_mm\n'
+        "assert 'mmseg' not in sys.modules\n"
         'from mimhd_mm.downstream.settings import shipped_settings\n'
         'from mimhd_mm.project import project_root\n'
         f'assert mimhd_mm.__file__.startswith({str(tmp_path)!r}), mimhd_mm.__file__\n'
@@ -94,13 +102,17 @@ def test_wheel_works_without_a_clone(wheel, tmp_path):
         'for name in names: importlib.import_module(name)\n'
         f"assert project_root() == pathlib.Path({str(tmp_path)!r}) / 'mimhd_mm' / '.mim'\n"
         'for settings in shipped_settings().values():\n'
-        '    assert all(file.is_file() for tasks in settings.configs.values() for file in tasks.values())\n')
+        '    assert all(file.is_file() for tasks in settings.configs.values() for file in tasks.values())\n'
+        "for tool in ('train.py', 'plan.py'):\n"
+        "    sys.argv = [tool, '--help']\n"
+        '    try:\n'
+        "        runpy.run_path(str(project_root() / 'tools' / tool), run_name='__main__')\n"
+        '    except SystemExit as end:\n'
+        '        assert not end.code\n')
     environment = dict(os.environ, PYTHONPATH=str(tmp_path), PYTHONWARNINGS='ignore')
-    subprocess.run([sys.executable, '-c', code], cwd=tmp_path, env=environment, check=True)
-    for tool in ('train.py', 'plan.py'):
-        done = subprocess.run([sys.executable, tmp_path / 'mimhd_mm' / '.mim' / 'tools' / tool, '--help'], cwd=tmp_path,
-                              env=environment, check=True, capture_output=True, text=True)
-        assert 'usage: ' in done.stdout
+    done = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert [f'usage: {tool} ' in done.stdout for tool in ('train.py', 'plan.py')] == [True, True]
 
 
 def test_wheel_requires_neither_stack(wheel):

@@ -19,7 +19,7 @@ LOSS = 5e-6  # relative, float32: sums in another order
 HEADS = {'': 1e-5, 'transport': 5e-4}  # absolute, of W, which is below 1; transport divides by distances' small spread
 STEPS = 2 * EPOCHS
 
-pytestmark = pytest.mark.skipif(os.name == 'nt', reason='processes are forked')
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == 'nt', reason='processes are forked')]
 
 
 @pytest.fixture(scope='module')
