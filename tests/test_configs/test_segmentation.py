@@ -320,6 +320,7 @@ def test_student_checkpoint_fills_the_backbone(backbone, student, scenes, tmp_pa
         assert torch.equal(value, weights[key]) if key in weights else not value.any(), key
 
 
+@pytest.mark.slow
 def test_from_a_student_to_mIoU_and_pictures(student, scenes, tmp_path, mmseg):
     """tools/train.py, then tools/test.py plain, painting, and with sizes and mirror images; then mmseg's own API."""
     config = write_run(tmp_path, scenes, student[0], 'mimhd_mm.RelPosViT')
@@ -349,6 +350,7 @@ def test_from_a_student_to_mIoU_and_pictures(student, scenes, tmp_path, mmseg):
     load_checkpoint(model, str(trained), strict=True)
 
 
+@pytest.mark.slow
 def test_crops_that_are_wider_than_tall(student, scenes, tmp_path, mmseg):
     """Trained and slid over 32 x 48, from a student of 32 x 32; with and without relative positions."""
     config = write_run(tmp_path, scenes, student[0], 'mimhd_mm.RelPosViT')

@@ -193,6 +193,7 @@ def real_run(tmp_path_factory, teacher_file, image_folder):
     return folder / 'run'
 
 
+@pytest.mark.slow
 def test_a_real_run(tmp_path, real_run):
     page = report(tmp_path, real_run)
     check_page(page)
@@ -441,6 +442,7 @@ def test_numbers_that_are_not_finite(tmp_path):
     assert page.data['iterations'] == [10, 20]
 
 
+@pytest.mark.slow
 def test_long_runs_are_thinned_out(tmp_path):
     last = curve_figures.MAX_POINTS + 500
     data = write_start(tmp_path / 'run', training(range(1, last + 1)))

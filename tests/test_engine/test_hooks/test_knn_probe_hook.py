@@ -159,6 +159,7 @@ def test_reports_the_student_between_untrained_and_teacher(tmp_path, folders, te
     assert all(0 <= value <= 100 for line in written for key, value in line.items() if key != 'step')
 
 
+@pytest.mark.slow
 def test_each_of_several_students_is_scored(tmp_path, folders, teacher_file):
     single = mimhd(teacher_file)
     model = dict(type='MultiStudent', target_generator=single.pop('target_generator'),
@@ -241,6 +242,7 @@ for path in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_two_processes_score_once_and_train_alike(tmp_path, folders):
     """Rank 0 alone scores; the weights stay those of a run without the hook."""
     config = dict(
