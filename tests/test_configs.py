@@ -82,7 +82,10 @@ def test_name_agrees_with_content(path):
     assert cfg.train_cfg.max_epochs == cosine.end == epochs
     assert cosine.type == 'CosineAnnealingLR' and cosine.T_max == cosine.end - cosine.begin
     students = list(model.get('students', dict(alone=model)).values())
-    assert all(path.stem.startswith(student.type.lower() + '_') for student in students)
+    assert all(path.stem.replace('-literal', '').startswith(student.type.lower() + '_') for student in students)
+    literal = [student.head.matcher.get('descriptor') == 'mean' for student in students if 'head' in student
+               and 'matcher' in student.head]
+    assert all(('-literal' in path.stem) == found for found in literal)
     pixels = re.search(r'-(\d+)px', path.stem)
     side = students[0].backbone.get('img_size', 224)
     assert side == (int(pixels.group(1)) if pixels else 224)
@@ -112,7 +115,8 @@ def test_several_students_are_those_of_single_runs(stem, names):
     settings['batch_size'] *= settings.pop('accumulative_counts', 1)
     for name, single in names.items():
         alone = read_config(ROOT / 'pretrain' / f'{single.format(name)}.py')
-        assert dict(together.model.students[name], target_generator=together.model.target_generator) == alone.model
+        shared = {key: together.model[key] for key in ('target_generator', 'token_fraction')}
+        assert dict(together.model.students[name], **shared) == alone.model
         assert settings == dict(alone.optim_wrapper, batch_size=alone.train_dataloader.batch_size)
         assert together.param_scheduler == alone.param_scheduler
 

@@ -1,5 +1,6 @@
 """Imports only go down, and the library does not know the laboratory."""
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -9,15 +10,15 @@ ROOT = Path(__file__).parents[1]
 #: top-most first; a file may import from its own folder and from the floors below. What stands on one floor does not
 #: import each other.
 FLOORS = [
-    ('lab.tables', 'lab.speed', 'lab.robustness'),
+    ('lab.evidence', 'lab.tables', 'lab.speed', 'lab.robustness'),
     ('lab',),
     ('mimhd_mm.downstream', 'mimhd_mm.measuring'),
     ('mimhd_mm.engine',),  # the package as a whole
     ('mimhd_mm.engine.hooks',),
-    ('mimhd_mm.engine.inspection', 'mimhd_mm.engine.optimizers'),
+    ('mimhd_mm.engine.inspection', 'mimhd_mm.engine.optimizers', 'mimhd_mm.engine.teacher_caching'),
     ('mimhd_mm.engine.loading', 'mimhd_mm.engine.multi_student_runner', 'mimhd_mm.engine.commands'),
     ('mimhd_mm.engine.launch',),
-    ('mimhd_mm.engine.resume', 'mimhd_mm.engine.preflight'),
+    ('mimhd_mm.engine.resume', 'mimhd_mm.engine.preflight', 'mimhd_mm.engine.cached_training'),
     ('mimhd_mm.engine.checkpoint_loading', 'mimhd_mm.engine.unwrapped'),
     ('mimhd_mm.visualization',),
     ('mimhd_mm.evaluation',),
@@ -99,10 +100,16 @@ def test_first_line_says_what_the_file_holds(path):
     assert (ast.get_docstring(ast.parse(path.read_text())) or '').strip()
 
 
+@pytest.mark.parametrize('path', FILES, ids=module_of)
+def test_private_names_of_the_runner_are_read_in_one_folder_only(path):
+    if 'resume' not in path.parts:
+        assert not re.findall(r'\b(?:runner|loop|train_loop)\._[a-z]\w*', path.read_text())
+
+
 @pytest.mark.parametrize('room', sorted(path.parent for path in (ROOT / 'lab').glob('*/__init__.py')),
                          ids=lambda path: path.name)
 def test_every_room_of_the_laboratory_says_how_it_is_used(room):
-    assert f'python -m lab.{room.name}.' in (room / 'README.md').read_text()
+    assert f'python -m lab.{room.name}' in (room / 'README.md').read_text()
 
 
 def test_mmseg_is_not_imported():

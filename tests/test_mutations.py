@@ -11,16 +11,18 @@ from typing import Callable, List, NamedTuple, Sequence, Tuple
 import pytest
 import torch
 
-from mimhd_mm.models import RelationDistillHead, RelationDistillLoss
-from mimhd_mm.models.matchers import attention_head_matcher
+from mimhd_mm.models import ExplainHeadMatcher, RegroupHeadMatcher, RelationDistillHead, RelationDistillLoss
+from mimhd_mm.models import relation as relation_module
+from mimhd_mm.models.matchers import attention_head_matcher, head_matchers, regroup_head_matcher
 from mimhd_mm.models.relation import log_relation, log_softmax_of, logits_of
-from mimhd_mm.models.views import asked_patches, draw_views, hide, merge
+from mimhd_mm.models.views import asked_patches, draw_seen, draw_views, hide, merge, spread_views
 
 from .test_models import test_matchers as matchers
 from .test_models import test_mimhd as mimhd
 from .test_models import test_relation as relation
 from .test_models import test_relation_distill_head as head
 from .test_models import test_relation_loss as loss
+from .test_models import test_token_fraction as tokens
 from .test_models import test_views as views
 from .test_models.test_relation_distill_head import qkvs
 
@@ -91,12 +93,11 @@ MUTATIONS = {
     'scale of the products': Mutation(
         logits_of, '** -0.5', '** 0.5', [(relation.test_equals_the_formula_written_out, ())]),
     'queries and keys exchanged': Mutation(
-        logits_of, 'first @ second.to(kind).transpose(-2, -1)', '(first @ second.to(kind).transpose(-2, -1)).mT',
+        logits_of, 'return first @ second', 'return (first @ second).mT',
         [(relation.test_rows_are_queries_and_columns_are_keys, ()),
          (relation.test_equals_the_formula_written_out, ())]),
     'axis of W': Mutation(
-        attention_head_matcher.sinkhorn, 'logits = logits.log_softmax(-1)  # (..., M2, M1), rows',
-        'logits = logits.log_softmax(-2)  # (..., M2, M1), rows',
+        attention_head_matcher.sinkhorn, '(logits + columns).softmax(-1)', '(logits + columns).softmax(-2)',
         [(matchers.test_sinkhorn_balances_columns_and_keeps_rows_exact, ())]),
     'attention that a token gives, not receives': Mutation(
         attention_head_matcher.column_descriptor, 'relation.mean(-2)', 'relation.mean(-1)',
@@ -104,10 +105,57 @@ MUTATIONS = {
     'shown instead of hidden': Mutation(
         hide, 'torch.where(masks.unsqueeze(-1), substitute', 'torch.where(~masks.unsqueeze(-1), substitute',
         [(views.test_hide_replaces_hidden_patches_and_nothing_else, ())]),
+    # heads cut anew, combinations, balance and blur
+    'scale of regrouped heads': Mutation(
+        RegroupHeadMatcher.regroup, ' * self.teacher_heads ** 0.5', '',
+        [(matchers.test_regrouped_heads_equal_the_formula, ('qk',)), (matchers.test_regrouped_heads_equal_the_formula, ('vv',))]),
+    'channels dealt out in turn': Mutation(
+        head_matchers.cut, "'b n (h c) -> b h n c', h=heads", "'b n (c h) -> b h n c', h=heads",
+        [(matchers.test_regrouped_heads_start_from_tinymims_loss_with_its_gradients,
+          ('qk', dict(type='OneToOneHeadMatcher')))]),
+    'negative shares': Mutation(
+        regroup_head_matcher.nonnegative, 'weight.clamp_min(0) - weight', 'weight - weight',
+        [(matchers.test_regrouped_heads_equal_the_formula, ('vv',)), (matchers.test_explained_heads_equal_the_slow_formula, ())]),
+    'shares that cannot come back': Mutation(
+        regroup_head_matcher.nonnegative, 'weight + (weight.clamp_min(0) - weight).detach()', 'weight.clamp_min(0)',
+        [(matchers.test_what_fell_below_zero_can_come_back, ())]),
+    'combined heads without their normaliser': Mutation(
+        ExplainHeadMatcher.prepare, 'combined.log_softmax(-1)', 'combined',
+        [(matchers.test_explained_heads_equal_the_slow_formula, ())]),
+    'hinge the wrong way round': Mutation(
+        ExplainHeadMatcher.penalty, '0.5 - self.shares().sum(0) / fair', 'self.shares().sum(0) / fair - 0.5',
+        [(matchers.test_a_sleeping_head_is_penalised_until_it_wakes, ())]),
+    'capacity as a lower bound': Mutation(
+        attention_head_matcher.sinkhorn, 'columns.clamp_max(0)', 'columns.clamp_min(0)',
+        [(matchers.test_capacity_bounds_columns_and_lets_rows_be_sharper, ())]),
+    'blur without its entropies': Mutation(
+        RelationDistillLoss._spread, "self.criterion == 'KL'", "self.criterion == 'L2'",
+        [(matchers.test_blur_is_what_no_student_can_remove, ())]),
+    # a part of the tokens
+    'the patch before': Mutation(
+        relation_module.with_cls, 'seen + 1', 'seen',
+        [(tokens.test_a_teacher_of_all_patches_gives_those_that_are_seen, ('teacher_file',)),
+         (tokens.test_student_and_teacher_equal_masked_attention, ('teacher_file', {}))]),
+    'unseen patches shown': Mutation(
+        spread_views, 'masks.new_ones', 'masks.new_zeros',
+        [(tokens.test_views_split_what_is_seen_and_ask_for_every_patch_once, ())]),
+    'patches asked for twice': Mutation(
+        spread_views, '[asked, ~asked]', '[asked, asked]',
+        [(tokens.test_views_split_what_is_seen_and_ask_for_every_patch_once, ())]),
+    'the same patches for ever': Mutation(
+        draw_seen, 'int(torch.randint(2**63 - 1, ()))', '0',
+        [(tokens.test_a_draw_moves_torchs_generator_by_the_same_amount_for_any_batch, ())]),
+    'the first patches': Mutation(
+        draw_seen, 'noise.argsort(dim=1)', 'noise.sort(dim=1).indices.sort(dim=1).values',
+        [(tokens.test_every_patch_has_the_same_chance_to_be_seen, ())]),
     'views that are the same': Mutation(
         draw_views, '[hidden, ~hidden]', '[hidden, hidden]',
         [(views.test_views_are_complements_of_the_right_size, (0.5, 8))]),
 }
+
+
+#: arguments of tests that are fixtures
+FIXTURES = ('build_mimhd', 'teacher_file')
 
 
 def mutated(function: FunctionType, old: str, new: str) -> CodeType:
@@ -125,7 +173,7 @@ def failures(tests: Sequence[Test], request) -> List[str]:
     """Names of the tests that fail."""
     failed = []
     for test, arguments in tests:
-        arguments = [request.getfixturevalue(one) if isinstance(one, str) and one.startswith('build_') else one
+        arguments = [request.getfixturevalue(one) if isinstance(one, str) and one in FIXTURES else one
                      for one in arguments]
         torch.manual_seed(0)
         try:

@@ -187,7 +187,7 @@ def heads_of(side, heads):
 
 
 @pytest.mark.parametrize('pair', ['qk', 'vv', 'qq', 'kk'])
-@pytest.mark.parametrize('matcher', [dict(type='OneToOneHeadMatcher', relation_heads=4),
+@pytest.mark.parametrize('matcher', [dict(type='OneToOneHeadMatcher'),
                                      dict(type='RegroupHeadMatcher', shrink=0.),
                                      dict(type='RegroupHeadMatcher', shrink=0., adaptive=True)])
 def test_regrouped_heads_start_from_tinymims_loss_with_its_gradients(pair, matcher):
@@ -205,6 +205,14 @@ def test_regrouped_heads_start_from_tinymims_loss_with_its_gradients(pair, match
         assert (ours is None) == (theirs is None)
         if ours is not None:
             torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-9)
+
+
+def test_finer_heads_cut_both_networks():
+    student, teacher = qkv_of(3, 8), qkv_of(4, 6)
+    matcher = OneToOneHeadMatcher(3, 4, relation_heads=8)
+    ours, theirs = matcher.regroup(Factors(student.q, student.k), Factors(teacher.v, teacher.v))
+    assert torch.equal(ours.second, heads_of(student.k, 8)) and ours.first.shape == (2, 8, 9, 3)
+    assert torch.equal(theirs.first, heads_of(teacher.v, 8)) and theirs.second is theirs.first
 
 
 @pytest.mark.parametrize('pair', ['qk', 'vv'])
@@ -397,7 +405,7 @@ def test_average_matcher_averages_probabilities():
 
 
 @pytest.mark.parametrize('build, message', [
-    (lambda: OneToOneHeadMatcher(3, 4), 'as many student heads as teacher heads, but there are 3 and 4'),
+    (lambda: OneToOneHeadMatcher(3, 4, student_dims=30), "4 heads do not divide the student's width of 30"),
     (lambda: SelectHeadMatcher(3, 4, heads=[0, 1]), 'needs 3 teacher heads between 0 and 3'),
     (lambda: SelectHeadMatcher(2, 4, heads=[0, 4]), 'needs 2 teacher heads'),
     (lambda: AttentionHeadMatcher(3, 4, descriptor='rows'), "Unknown descriptor 'rows'; choose from 'mean', 'column'"),
@@ -406,8 +414,8 @@ def test_average_matcher_averages_probabilities():
     (lambda: AttentionHeadMatcher(3, 4, temperature=0.01), 'below 0.05, where weights can no longer be balanced'),
     (lambda: AttentionHeadMatcher(3, 4, capacity=0.5), 'capacity=0.5'),
     (lambda: AttentionHeadMatcher(3, 4, balance=None, capacity=2), "goes with balance='sinkhorn'"),
-    (lambda: OneToOneHeadMatcher(3, 4, 5, student_dims=24), 'relation_heads=5 does not divide the student'),
-    (lambda: OneToOneHeadMatcher(3, 4, 4, student_dims=24, teacher_dims=30), "the teacher's width of 30"),
+    (lambda: OneToOneHeadMatcher(3, 4, 5, student_dims=24), "5 heads do not divide the student's width of 24"),
+    (lambda: OneToOneHeadMatcher(3, 5, 4, student_dims=24, teacher_dims=30), "the teacher's width of 30"),
     (lambda: RegroupHeadMatcher(3, 4, student_dims=30), "teacher's 4 heads do not divide the student's width of 30"),
     (lambda: RegroupHeadMatcher(3, 4, student_dims=24, shrink=-1), 'shrink is not negative'),
     (lambda: ExplainHeadMatcher(3, 4, hinge=-1), 'hinge is not negative'),

@@ -186,7 +186,7 @@ def test_other_and_non_square_inputs(build_mimhd):
     (dict(rec_fraction=0), 'rec_fraction is a share of the images above 0 and up to 1, not 0'),
     (dict(rec_fraction=1.5), 'rec_fraction'),
     (dict(rec_head=None), '`neck` and `rec_head` belong together'),
-    (dict(head=dict(matcher=dict(type='OneToOneHeadMatcher'))), 'as many student heads'),
+    (dict(head=dict(matcher=dict(type='OneToOneHeadMatcher', relation_heads=5))), '5 heads do not divide the student'),
     (dict(head=dict(loss=dict(type='RelationDistillLoss', criterion='JS'))), "Unknown criterion 'JS'"),
     (dict(neck=dict(mask_ratio=0)), 'mask_ratio'),
 ])

@@ -2,7 +2,8 @@
 _base_ = './relations_vit-micro-p8.py'
 model = dict(
     type='MIMHD',
-    head=dict(matcher=dict(type='AttentionHeadMatcher')),
+    token_fraction=0.25,
+    head=dict(matcher=dict(type='OneToOneHeadMatcher')),
     neck=dict(
         type='DualViewMAEDecoder', num_views=2, mask_ratio=0.5, frozen=True,
         decoder_embed_dim=128, decoder_depth=2, decoder_num_heads=4),

@@ -150,6 +150,8 @@ def identity(distance: Tensor) -> Tensor:
 
 def split_anew(sides: Factors, heads: int) -> Factors:
     """The same channels, side by side, as another number of heads: (B, M, N, d) to (B, heads, N, M d / heads)."""
+    if sides.first.shape[1] == heads:
+        return sides
     first = cut(sides.first, heads)  # (B, heads, N, M d / heads)
     return Factors(first, first if sides.second is sides.first else cut(sides.second, heads))
 
@@ -163,40 +165,34 @@ def cut(side: Tensor, heads: int) -> Tensor:
 class OneToOneHeadMatcher(HeadMatcher):
     """Student head m learns from teacher head m (Figure 2c).
 
-    With ``relation_heads`` the channels of both networks are cut into that many heads for the comparison, whatever
-    their own head counts are (MiniLMv2): no block of the student is rebuilt, and it keeps its own heads downstream.
-    Without, both have the same number, as TinyMIM's adaptive block sees to.
+    Where the head counts differ, the channels of both networks are cut into ``relation_heads`` heads for the comparison
+    (MiniLMv2): no block of the student is rebuilt, and it keeps its own heads downstream.
 
     Args:
         student_heads (int): M2.
         teacher_heads (int): M1.
-        relation_heads (int, optional): Heads to compare, a common divisor of both widths; finer heads than the
-            teacher's own are finer targets. None takes the heads as they are. Defaults to None (paper).
+        relation_heads (int, optional): Heads to compare, a common divisor of both widths; more heads than the teacher has
+            are finer targets. None is the teacher's head count. Defaults to None (our choice).
         **dims: ``student_dims`` and ``teacher_dims``, filled in by the algorithm.
 
     Raises:
-        UserInputError: If head counts differ and ``relation_heads`` is None, or it does not divide a width.
+        UserInputError: If ``relation_heads`` does not divide a width.
     """
 
     mixes = False
 
     def __init__(self, student_heads: int, teacher_heads: int, relation_heads: Optional[int] = None, **dims) -> None:
         super().__init__(student_heads, teacher_heads, **dims)
-        if relation_heads is None and student_heads != teacher_heads:
-            raise UserInputError(
-                f'OneToOneHeadMatcher needs as many student heads as teacher heads, but there are {student_heads} and '
-                f'{teacher_heads}; set head.matcher.relation_heads={teacher_heads} to cut both anew for the comparison, '
-                f'or backbone.relation_heads={teacher_heads} to rebuild the block, as TinyMIM does.')
-        for name, width in (('student', self.student_dims), ('teacher', self.teacher_dims)):
-            if relation_heads is not None and (relation_heads < 1 or width and width % relation_heads):
-                raise UserInputError(f'OneToOneHeadMatcher: relation_heads={relation_heads} does not divide the '
-                                     f"{name}'s width of {width}; choose a common divisor of both networks' widths.")
-        self.relation_heads = relation_heads
+        self.relation_heads = teacher_heads if relation_heads is None else relation_heads
+        for name, width, heads in (('student', self.student_dims, student_heads),
+                                   ('teacher', self.teacher_dims, teacher_heads)):
+            if self.relation_heads < 1 or heads != self.relation_heads and width and width % self.relation_heads:
+                raise UserInputError(f"OneToOneHeadMatcher: {self.relation_heads} heads do not divide the {name}'s width "
+                                     f"of {width}; set head.matcher.relation_heads to a common divisor of both networks' "
+                                     f'widths.')
 
     def regroup(self, student: Factors, teacher: Factors) -> Tuple[Factors, Factors]:
-        """Both networks' channels as ``relation_heads`` heads, if that is set."""
-        if self.relation_heads is None:
-            return student, teacher
+        """Both networks' channels as ``relation_heads`` heads; heads that are these already stay as they are."""
         return split_anew(student, self.relation_heads), split_anew(teacher, self.relation_heads)
 
     def match(self, student: Tensor, teacher: Tensor, distance: Tensor) -> Tensor:
