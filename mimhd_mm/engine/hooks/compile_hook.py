@@ -15,8 +15,8 @@ from ..unwrapped import unwrapped
 def compile_networks(model: nn.Module, backend: str = 'inductor', mode: Optional[str] = None) -> None:
     """Compile teacher, student and decoder of a ``TinyMIM`` or ``MIMHD``, or of each student of a ``MultiStudent``.
 
-    Methods are replaced, not modules, so parameters, their names and checkpoints do not change. Losses are not compiled:
-    they take a small part of a step (docs/performance.md).
+    Methods are replaced, not modules, so parameters, their names and checkpoints do not change. Losses are not
+    compiled: they take a small part of a step (docs/performance.md).
 
     Args:
         model (nn.Module): The algorithm.

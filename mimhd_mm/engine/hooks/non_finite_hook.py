@@ -107,8 +107,8 @@ class NonFiniteHook(Hook):
             kept = 'the weights are not finite either, so none were saved'
         raise UserInputError(
             f'{number} steps in a row had a loss or gradients that are not finite, and {kept}; look at '
-            f'non_finite_steps.jsonl beside them, then continue from a checkpoint with a lower learning rate, in bfloat16 '
-            f'or float32, or without the images that are named there.')
+            f'non_finite_steps.jsonl beside them, then continue from a checkpoint with a lower learning rate, in '
+            f'bfloat16 or float32, or without the images that are named there.')
 
 
 def guards_of(runner: Runner) -> List[SkipNonFinite]:
