@@ -110,10 +110,3 @@ def test_private_names_of_the_runner_are_read_in_one_folder_only(path):
                          ids=lambda path: path.name)
 def test_every_room_of_the_laboratory_says_how_it_is_used(room):
     assert f'python -m lab.{room.name}' in (room / 'README.md').read_text()
-
-
-def test_mmseg_is_not_imported():
-    import subprocess
-    import sys
-    code = "import mimhd_mm, sys; sys.exit('mmseg' in sys.modules)"
-    assert subprocess.run([sys.executable, '-W', 'ignore', '-c', code]).returncode == 0

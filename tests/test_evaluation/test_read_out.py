@@ -11,7 +11,7 @@ from mimhd_mm.evaluation.read_out import divergence, fit_forms, whitened
 from mimhd_mm.models import MAETeacher, RelationViT
 from mimhd_mm.models.relation import QKV
 
-from .conftest import SIZE, STUDENT, TEACHER
+from ..conftest import SIZE, STUDENT, TEACHER
 
 PATCHES = 16
 

@@ -12,7 +12,7 @@ from mimhd_mm.models import MAETeacher, SelectHeadMatcher
 from mimhd_mm.models.mae_files import read_mae_file
 from mimhd_mm.models.mae_files import sha256_of
 from mimhd_mm.models.matchers.head_matchers import most_important
-from .conftest import SIZE, TEACHER, build_mae
+from ..conftest import SIZE, TEACHER, build_mae
 
 BLOCK = 3
 

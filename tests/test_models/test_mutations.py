@@ -17,14 +17,14 @@ from mimhd_mm.models.matchers import attention_head_matcher, head_matchers, regr
 from mimhd_mm.models.relation import log_relation, log_softmax_of, logits_of
 from mimhd_mm.models.views import asked_patches, draw_seen, draw_views, hide, merge, spread_views
 
-from .test_models import test_matchers as matchers
-from .test_models import test_mimhd as mimhd
-from .test_models import test_relation as relation
-from .test_models import test_relation_distill_head as head
-from .test_models import test_relation_loss as loss
-from .test_models import test_token_fraction as tokens
-from .test_models import test_views as views
-from .test_models.test_relation_distill_head import qkvs
+from . import test_matchers as matchers
+from . import test_mimhd as mimhd
+from . import test_relation as relation
+from . import test_relation_distill_head as head
+from . import test_relation_loss as loss
+from . import test_token_fraction as tokens
+from . import test_views as views
+from .test_relation_distill_head import qkvs
 
 Test = Tuple[Callable, Sequence]
 

@@ -27,7 +27,7 @@ from mimhd_mm.models.mae_files import read_mae_file, read_tensors
 from mimhd_mm.models.matchers.head_matchers import read_ranking
 from mimhd_mm.models.vit_files import read_vit_file
 
-from .test_tools.commands import ROOT, call, error_of
+from ..test_tools.commands import ROOT, call, error_of
 
 PRETRAIN = ROOT / 'configs/pretrain/mini/mimhd_vit-demo-student-p4_1xb64-coslr-15e_mnist-32px.py'
 MAE = ROOT / 'configs/pretrain/mini/mae_vit-demo-p4_1xb64-coslr-30e_mnist-32px.py'

@@ -22,8 +22,8 @@ from mimhd_mm.errors import UserInputError, root_cause
 from mimhd_mm.evaluation import KNNProbe
 from mimhd_mm.registry import DATASETS, TRANSFORMS
 
-from .conftest import read_config
-from .test_device_augmentation import CONFIGS, images
+from ..conftest import read_config
+from ..test_models.test_device_augmentation import CONFIGS, images
 
 CLASSES = ('blobs', 'stripes')  # of image_folder
 

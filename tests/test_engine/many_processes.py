@@ -1,6 +1,6 @@
-"""Train a tiny MIM-HD by several processes and write down what each did; tests/test_many_processes.py calls this.
+"""Train a tiny MIM-HD by several processes and write down what each did; test_many_processes.py beside it calls this.
 
-    python -m tests.many_processes FOLDER TEACHER IMAGES SCENARIO ...
+    python -m tests.test_engine.many_processes FOLDER TEACHER IMAGES SCENARIO ...
 
 Imports cost seconds, so processes are forked from one that has them done.
 """
@@ -20,7 +20,7 @@ from mimhd_mm.models import MIMHD
 from mimhd_mm.models.views import Views, draw_views
 from mimhd_mm.registry import HOOKS, MODELS
 
-from .conftest import mimhd_cfg
+from ..conftest import mimhd_cfg
 
 #: scenario -> processes, images a process and pass, passes a step, head matcher; 16 images a step in all of them
 SCENARIOS = {

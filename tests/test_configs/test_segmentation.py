@@ -19,9 +19,9 @@ from mimhd_mm.models.backbones.rel_pos_vit import RelPosViT, resize_table
 from mimhd_mm.registry import MODELS
 from mimhd_mm.visualization.seg_panel_visualizer import GAP, LINE, side_by_side
 
-from .conftest import SIZE, STUDENT, read_config
+from ..conftest import SIZE, STUDENT, read_config
 from .test_finetune import heads_of
-from .test_tools.commands import ROOT, call, error_of, load_tool
+from ..test_tools.commands import ROOT, call, error_of, load_tool
 
 CONFIGS = sorted((ROOT / 'configs' / 'segmentation').rglob('*.py'))
 MINI = ROOT / 'configs/segmentation/mini/mimhd-vit-micro-p8_upernet_1xb8-1k_camvid-128x128.py'
@@ -320,6 +320,7 @@ def test_student_checkpoint_fills_the_backbone(backbone, student, scenes, tmp_pa
         assert torch.equal(value, weights[key]) if key in weights else not value.any(), key
 
 
+@pytest.mark.slow
 def test_from_a_student_to_mIoU_and_pictures(student, scenes, tmp_path, mmseg):
     """tools/train.py, then tools/test.py plain, painting, and with sizes and mirror images; then mmseg's own API."""
     config = write_run(tmp_path, scenes, student[0], 'mimhd_mm.RelPosViT')
@@ -349,6 +350,7 @@ def test_from_a_student_to_mIoU_and_pictures(student, scenes, tmp_path, mmseg):
     load_checkpoint(model, str(trained), strict=True)
 
 
+@pytest.mark.slow
 def test_crops_that_are_wider_than_tall(student, scenes, tmp_path, mmseg):
     """Trained and slid over 32 x 48, from a student of 32 x 32; with and without relative positions."""
     config = write_run(tmp_path, scenes, student[0], 'mimhd_mm.RelPosViT')

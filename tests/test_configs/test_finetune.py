@@ -18,11 +18,11 @@ from mimhd_mm.models import RelationViT
 from mimhd_mm.models.mae_files import read_tensors
 from mimhd_mm.registry import DATASETS, MODELS
 
-from .conftest import SIZE, STUDENT, mimhd_cfg
-from .conftest import read_config as read
-from .test_tools.commands import call
+from ..conftest import SIZE, STUDENT, mimhd_cfg
+from ..conftest import read_config as read
+from ..test_tools.commands import call
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FINETUNE = sorted((ROOT / 'configs' / 'finetune').rglob('*.py'))
 MINI = ROOT / 'configs/finetune/mini/vit-micro-p8_mimhd-5e-pre_1xb64-coslr-10e_tiny-imagenet-64px.py'
 each_config = pytest.mark.parametrize('path', FINETUNE, ids=lambda path: path.stem)

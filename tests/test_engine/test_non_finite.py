@@ -21,9 +21,9 @@ from mimhd_mm.models import RelationDistillHead
 from mimhd_mm.models.relation import QKV
 from mimhd_mm.registry import MODELS
 
-from .conftest import mimhd_cfg, read_config
+from ..conftest import mimhd_cfg, read_config
 
-SCHEDULES = Path(__file__).parents[1] / 'configs' / '_base_' / 'schedules'
+SCHEDULES = Path(__file__).parents[2] / 'configs' / '_base_' / 'schedules'
 
 
 def wrapper_for(model, kind=GuardedOptimWrapper, **settings):

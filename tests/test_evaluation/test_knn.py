@@ -1,8 +1,6 @@
 """k-NN on frozen features: the rule, the probe around it, and the tool on top."""
 import json
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +16,8 @@ from mimhd_mm.evaluation import KNNProbe, extract_features, knn_accuracy
 from mimhd_mm.evaluation.knn_probe import pixel_features, raw_output, token_features
 from mimhd_mm.random_states import evaluating, kept_random_states
 
-ROOT = Path(__file__).parents[1]
+from ..test_tools.commands import call, error_of
+
 ARCH = dict(embed_dims=48, num_layers=2, num_heads=4, feedforward_channels=96)
 NORMALISE = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
 
@@ -248,15 +247,11 @@ def write_run(folder: Path, teacher: bool = True) -> tuple:
     return str(config), str(folder / 'epoch_1.pth')
 
 
-def run_tool(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True)
-
-
-def test_tool_prints_and_writes_the_table(folders, tmp_path):
+def test_tool_prints_and_writes_the_table(folders, tmp_path, capsys):
     config, checkpoint = write_run(tmp_path)
-    done = run_tool('tools/knn.py', config, checkpoint, '--train', folders[0], '--test', folders[1], '--k', '5',
-                    '--untrained', '--blocks', '--num-workers', '0', '--out', str(tmp_path / 'out.json'))
-    assert done.returncode == 0, done.stderr
+    call('knn.py', config, checkpoint, '--train', folders[0], '--test', folders[1], '--k', 5, '--untrained', '--blocks',
+         '--num-workers', 0, '--out', tmp_path / 'out.json')
+    printed = capsys.readouterr().out
     table = json.loads((tmp_path / 'out.json').read_text())
     assert list(table['top1']) == ['untrained student', 'this checkpoint', 'its teacher', 'raw pixels (32 x 32)']
     assert table['top1']['raw pixels (32 x 32)'] == 100
@@ -264,15 +259,15 @@ def test_tool_prints_and_writes_the_table(folders, tmp_path):
         assert tops[-1] == table['top1'][name] and len(tops) == ARCH['num_layers']
     assert (table['num_train'], table['num_test'], table['num_classes']) == (24, 15, 3)
     for name, score in table['top1'].items():
-        assert any(name in line and f'{score:.2f}' in line for line in done.stdout.splitlines())
+        assert any(name in line and f'{score:.2f}' in line for line in printed.splitlines())
 
 
-def test_tool_does_without_the_teachers_file(folders, tmp_path):
+def test_tool_does_without_the_teachers_file(folders, tmp_path, capsys):
     config, checkpoint = write_run(tmp_path, teacher=False)
-    done = run_tool('tools/knn.py', config, checkpoint, '--train', folders[0], '--test', folders[1], '--k', '5',
-                    '--num-workers', '0', '--feature', 'cls')
-    assert done.returncode == 0, done.stderr
-    assert 'this checkpoint' in done.stdout and 'teacher' not in done.stdout
+    call('knn.py', config, checkpoint, '--train', folders[0], '--test', folders[1], '--k', 5, '--num-workers', 0,
+         '--feature', 'cls')
+    printed = capsys.readouterr().out
+    assert 'this checkpoint' in printed and 'teacher' not in printed
 
 
 @pytest.mark.parametrize('change, sentence', [
@@ -282,9 +277,7 @@ def test_tool_refuses_wrong_input_in_one_sentence(folders, tmp_path, change, sen
     options = {'--train': folders[0], '--test': folders[1], '--num-workers': '0', **dict([change] if change else [])}
     if not change:
         checkpoint = checkpoint.replace('epoch_1', 'epoch_9')
-    done = run_tool('tools/knn.py', config, checkpoint, *(word for pair in options.items() for word in pair))
-    assert done.returncode == 1 and 'Traceback' not in done.stderr
-    assert done.stderr.strip().splitlines()[-1].startswith('error: ') and sentence in done.stderr
+    assert sentence in error_of('knn.py', config, checkpoint, *(word for pair in options.items() for word in pair))
 
 
 def test_large_images_are_cropped_and_small_ones_kept(tmp_path):

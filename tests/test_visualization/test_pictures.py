@@ -17,7 +17,7 @@ from mimhd_mm.visualization import draw_attention, draw_reconstructions, reconst
 from mimhd_mm.visualization.pictures import (attention_maps, class_attention, denormalise_patches, hide_patches,
                                              to_pixels)
 
-from .test_tools.commands import call, error_of
+from ..test_tools.commands import call, error_of
 
 ARCH = dict(embed_dims=48, num_layers=2, num_heads=4, feedforward_channels=96)
 NORMALISE = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)

@@ -14,9 +14,9 @@ from mimhd_mm.models import RelationViT
 from mimhd_mm.models.selfsup import students_of
 from mimhd_mm.registry import MODELS
 
-from .conftest import STUDENT, TEACHER, build_mae, read_config
+from ..conftest import STUDENT, TEACHER, build_mae, read_config
 
-ROOT = Path(__file__).parents[1] / 'configs'
+ROOT = Path(__file__).parents[2] / 'configs'
 PRETRAIN = sorted((ROOT / 'pretrain').rglob('*.py'))
 TABLES = yaml.safe_load((ROOT.parent / 'lab' / 'tables' / 'tables.yml').read_text())
 CELLS = [pytest.param(row[kind]['config'], row[kind].get('options', {}), id=f'{table}-{number}-{kind}')

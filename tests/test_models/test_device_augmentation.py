@@ -18,9 +18,9 @@ from mimhd_mm.models.data_preprocessors.batch_transforms import (crop_and_resize
                                                                  jitter_colors, resampling_weights)
 from mimhd_mm.registry import MODELS
 
-from .conftest import mimhd_cfg, read_config
+from ..conftest import mimhd_cfg, read_config
 
-CONFIGS = Path(__file__).parents[1] / 'configs' / '_base_' / 'datasets'
+CONFIGS = Path(__file__).parents[2] / 'configs' / '_base_' / 'datasets'
 CPU = torch.device('cpu')
 NORMALISE = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
 CROP = dict(scale=16, crop_ratio_range=(0.2, 1.0))

@@ -9,7 +9,7 @@ from mimhd_mm.errors import UserInputError
 from mimhd_mm.evaluation import block_features, ridge_accuracy
 from mimhd_mm.evaluation.ridge import RidgeSums, choose_and_fit, predict
 
-from .conftest import SIZE, STUDENT
+from ..conftest import SIZE, STUDENT
 
 
 def problem(n=200, m=150, dims=12, classes=5, noise=2., seed=0):

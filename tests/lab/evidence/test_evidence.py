@@ -26,7 +26,7 @@ from mimhd_mm.datasets.image_packing import pack_images
 from mimhd_mm.errors import UserInputError
 from mimhd_mm.project import project_root
 
-from ..conftest import mimhd_cfg
+from ...conftest import mimhd_cfg
 
 PROTOCOL = read_protocol()
 RUNTIME = project_root() / 'configs' / '_base_'
@@ -122,6 +122,7 @@ def test_schedules_end_with_the_steps():
 
 # locks
 
+@pytest.mark.slow
 def test_a_run_is_claimed_once_and_a_dead_process_holds_nothing(tmp_path):
     code = ('import sys, time; from pathlib import Path; from lab.evidence.runs import claimed\n'
             'with claimed(Path(sys.argv[1])) as mine: print(mine, flush=True); time.sleep(60)')
@@ -190,6 +191,7 @@ def made(small):
     return runs
 
 
+@pytest.mark.slow
 def test_rows_of_equal_settings_are_one_run(small, made):
     protocol, place, docs = small
     assert len(made) == 7 and [run.seed for run in made] == [0] * 5 + [1] * 2
@@ -198,6 +200,7 @@ def test_rows_of_equal_settings_are_one_run(small, made):
     assert len(list((place.work_dir / 'caches').glob('*.safetensors'))) == 2  # all tokens, and half of them
 
 
+@pytest.mark.slow
 def test_what_is_kept_of_a_run(made):
     result = next(run.result for run in made if run.row.name == 'default')
     assert set(result['scores']) == {'knn', 'knn_before', 'ridge', 'ridge_before', 'miou', 'miou_before', 'read_out'}
@@ -209,6 +212,7 @@ def test_what_is_kept_of_a_run(made):
     assert set(next(run.result for run in made if run.row.name == 'pixels')['scores']) == {'knn'}
 
 
+@pytest.mark.slow
 def test_what_is_done_is_not_done_again(small, made):
     protocol, place, docs = small
     before = {run.folder: (run.folder / 'result.json').stat().st_mtime_ns for run in made}
@@ -221,6 +225,7 @@ def test_what_is_done_is_not_done_again(small, made):
     assert half.result['scores'] == kept['scores'] and half.result['logged'] == kept['logged']
 
 
+@pytest.mark.slow
 def test_what_another_process_has_is_left_to_it(small, made):
     protocol, place, docs = small
     run = dataclasses.replace(made[0], folder=place.work_dir / 'claimed')
@@ -230,6 +235,7 @@ def test_what_another_process_has_is_left_to_it(small, made):
     shutil.rmtree(run.folder)
 
 
+@pytest.mark.slow
 def test_a_row_that_fails_does_not_stop_the_others(small, made, tmp_path):
     protocol, place, docs = small
     bad = dataclasses.replace(made[0].row, images=1000)
@@ -238,6 +244,7 @@ def test_a_row_that_fails_does_not_stop_the_others(small, made, tmp_path):
     assert list(failures) == ['bad'] and 'has 32' in failures['bad'] and (tmp_path / 'bad' / 'error.txt').is_file()
 
 
+@pytest.mark.slow
 def test_seeds_are_paired(small, made):
     """Rows with one seed have the same start, the same images in the same order and the same views."""
     protocol, place, _ = small
@@ -266,6 +273,7 @@ def test_a_student_that_starts_elsewhere_is_refused(small):
         train(placed_cfg, starts[1])
 
 
+@pytest.mark.slow
 def test_the_last_checkpoint_is_the_student_that_was_scored(small, made):
     run = next(run for run in made if run.row.name == 'default')
     tensors = load_checkpoint_safely(run.folder / 'iter_4.pth')['state_dict']
@@ -276,6 +284,7 @@ def test_the_last_checkpoint_is_the_student_that_was_scored(small, made):
 
 # page
 
+@pytest.mark.slow
 def test_the_page_is_written_from_the_files_alone_and_twice_the_same(small, made, tmp_path):
     protocol, _, docs = small
     page = tmp_path / 'page.md'
@@ -291,6 +300,7 @@ def test_the_page_is_written_from_the_files_alone_and_twice_the_same(small, made
     assert '(n=2)' in rows['default – half'][1] and rows['pixels'][2] == '–'
 
 
+@pytest.mark.slow
 def test_results_of_other_settings_are_dropped_and_those_of_other_machines_stay(small, made, tmp_path):
     protocol, place, docs = small
     shutil.copytree(docs, tmp_path / 'docs')

@@ -7,7 +7,7 @@ from mimhd_mm.compat import load_checkpoint_safely
 from mimhd_mm.engine.hooks.compile_hook import compile_networks
 from mimhd_mm.errors import UserInputError
 
-from ..test_models.test_mimhd import runner_cfg
+from ...test_models.test_mimhd import runner_cfg
 
 
 def final_state(teacher_file, image_folder, folder, hook=None) -> tuple:
@@ -27,6 +27,7 @@ def eager(teacher_file, image_folder, tmp_path_factory):
     return final_state(teacher_file, image_folder, tmp_path_factory.mktemp('eager'))[0]
 
 
+@pytest.mark.slow
 def test_the_same_training(eager, teacher_file, image_folder, tmp_path):
     """Traced by the compiler but run by PyTorch's own kernels, it is the same to the bit."""
     hook = dict(type='CompileHook', devices=('cpu', ), backend='eager')
@@ -36,6 +37,7 @@ def test_the_same_training(eager, teacher_file, image_folder, tmp_path):
     assert all(torch.equal(value, eager[key]) for key, value in compiled.items())
 
 
+@pytest.mark.slow
 def test_nothing_is_compiled_on_a_cpu_unless_asked(eager, teacher_file, image_folder, tmp_path):
     compiled, graphs = final_state(teacher_file, image_folder, tmp_path, dict(type='CompileHook'))
     assert graphs == 0

@@ -20,9 +20,9 @@ from mimhd_mm.engine.preflight import check_image_folder
 from mimhd_mm.errors import UserInputError, root_cause
 from mimhd_mm.registry import DATASETS
 
-from .conftest import read_config
+from ..conftest import read_config
 
-CONFIG = Path(__file__).parents[1] / 'configs' / '_base_' / 'datasets' / 'tiny-imagenet_64px.py'
+CONFIG = Path(__file__).parents[2] / 'configs' / '_base_' / 'datasets' / 'tiny-imagenet_64px.py'
 KINDS = kinds()
 
 

@@ -1,13 +1,14 @@
 """The paper's own size: a ViT-B student and a ViT-L teacher take one training step on the CPU."""
 from pathlib import Path
 
+import pytest
 import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 
 from mimhd_mm.registry import MODELS
 
-CONFIG = Path(__file__).parents[1] / 'configs' / 'pretrain' / 'mimhd_vit-base-p16_8xb512-amp-coslr-100e_in1k.py'
+CONFIG = Path(__file__).parents[2] / 'configs' / 'pretrain' / 'mimhd_vit-base-p16_8xb512-amp-coslr-100e_in1k.py'
 
 
 def write_vit_large_mae(path) -> None:
@@ -31,6 +32,7 @@ def write_vit_large_mae(path) -> None:
         else torch.empty(shape, dtype=torch.bfloat16).normal_(std=0.02) for name, shape in shapes.items()}), path)
 
 
+@pytest.mark.slow
 def test_vit_base_learns_from_vit_large(tmp_path):
     write_vit_large_mae(tmp_path / 'mae_visualize_vit_large.pth')
     cfg = Config.fromfile(CONFIG)

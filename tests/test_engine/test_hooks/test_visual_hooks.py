@@ -20,7 +20,7 @@ from mimhd_mm.errors import UserInputError
 from mimhd_mm.registry import RUNNERS
 from mimhd_mm.visualization import read_head_weights
 
-from ..conftest import DECODER, SIZE, TEACHER, build_mae, mimhd_cfg
+from ...conftest import DECODER, SIZE, TEACHER, build_mae, mimhd_cfg
 
 NORMALISE = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
 ALL = [dict(type='HeadRoutingHook', interval=2), dict(type='ReconstructionHook', interval=1, num=2),
@@ -246,7 +246,7 @@ def test_an_image_that_does_not_decode_gives_way_to_the_next(tmp_path, image_fol
 
 
 def test_images_of_a_packed_data_set_are_those_of_the_folder(tmp_path, image_folder):
-    from ..test_tools.commands import call
+    from ...test_tools.commands import call
     call('dataset_converters/pack_images.py', image_folder, tmp_path / 'packed.safetensors', '--size', 32)
     preprocess = SelfSupDataPreprocessor(**NORMALISE)
     packed = fixed_images(PackedImages(str(tmp_path / 'packed.safetensors')), (32, 32), 4, preprocess)

@@ -7,7 +7,7 @@ from mmengine.registry import DefaultScope
 from mimhd_mm.errors import UserInputError, root_cause
 from mimhd_mm.registry import MODELS
 
-from .conftest import SIZE, STUDENT
+from ...conftest import SIZE, STUDENT
 
 #: rate 0.5, three blocks: depth 0, then 1 to 3, then 4 for the last norm and what is not the backbone
 SCALES = {

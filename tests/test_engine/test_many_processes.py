@@ -14,12 +14,12 @@ from mimhd_mm.models import AttentionHeadMatcher
 
 from .many_processes import EPOCHS, SCENARIOS
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 LOSS = 5e-6  # relative, float32: sums in another order
 HEADS = {'': 1e-5, 'transport': 5e-4}  # absolute, of W, which is below 1; transport divides by distances' small spread
 STEPS = 2 * EPOCHS
 
-pytestmark = pytest.mark.skipif(os.name == 'nt', reason='processes are forked')
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == 'nt', reason='processes are forked')]
 
 
 @pytest.fixture(scope='module')
@@ -27,7 +27,7 @@ def outcome(tmp_path_factory, teacher_file, image_folder):
     """The folder in which every scenario left what it did, what was printed, and how long all took."""
     folder = tmp_path_factory.mktemp('processes')
     done = subprocess.run(
-        [sys.executable, '-W', 'ignore', '-m', 'tests.many_processes', str(folder), str(teacher_file),
+        [sys.executable, '-W', 'ignore', '-m', 'tests.test_engine.many_processes', str(folder), str(teacher_file),
          str(image_folder), *SCENARIOS], cwd=ROOT, capture_output=True, text=True, timeout=600,
         env=dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES=''))
     assert done.returncode == 0, done.stderr[-2000:]
