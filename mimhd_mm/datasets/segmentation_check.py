@@ -1,4 +1,4 @@
-"""Look at a segmentation data set before a run does: pairs, sizes, labels, files that do not decode."""
+"""Check a segmentation data set before a run: pairs, sizes, labels, files that do not decode."""
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -81,7 +81,7 @@ def check_pairs(pairs: List[Pair], num_labels: int, reduce_zero_label: bool, sam
         UserInputError: With the first problem: an annotation that is missing, unreadable, of another size than its
             image or with a label out of range, or an image that is unreadable.
     """
-    present = {}  # annotation folders and the files in them: one listing is faster than a look at every file
+    present = {}  # folder -> its files: one listing is faster than a check of every file
     for _, annotation in pairs:
         folder = os.path.dirname(annotation)
         if folder not in present:
@@ -227,7 +227,7 @@ def check_segmentation_config(cfg: Config, sample: Optional[int] = 32) -> None:
 
 
 def _leaves(key: str, dataset: Optional[dict]) -> Iterator[Tuple[str, dict]]:
-    """The datasets inside RepeatDataset, ConcatDataset and their kin, with their config keys."""
+    """The datasets inside RepeatDataset, ConcatDataset and similar wrappers, with their config keys."""
     if not isinstance(dataset, dict):
         return
     for name in ('dataset', 'datasets'):
