@@ -30,7 +30,7 @@ FLOORS = [
     ('mimhd_mm.models.necks', 'mimhd_mm.models.losses', 'mimhd_mm.models.matchers',
      'mimhd_mm.models.data_preprocessors'),
     ('mimhd_mm.models.backbones',),
-    ('mimhd_mm.models.vit_files',),
+    ('mimhd_mm.models.vit_files', 'mimhd_mm.models.attention'),
     ('mimhd_mm.models.relation', 'mimhd_mm.models.views', 'mimhd_mm.models.mae_files',
      'mimhd_mm.models.checkpointing'),
     ('mimhd_mm.compat', 'mimhd_mm.registry', 'mimhd_mm.states', 'mimhd_mm.project'),

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..errors import UserInputError
 from ..models import MAETeacher
-from ..models.backbones.relation_vit import attend, project_qkv
+from ..models.attention import attend, project_qkv
 from ..models.mae_files import MAEFile
 from ..models.relation import log_relation
 from ..states import kept_random_states

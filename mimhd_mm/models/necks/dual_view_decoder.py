@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from ...errors import UserInputError
 from ...registry import MODELS
-from ..backbones.relation_vit import finish_block, split_heads
+from ..attention import finish_block, split_heads
 from ..checkpointing import keep_out_of_checkpoints
 from ..mae_files import Tensors, load_verified, resize_positions, sincos_positions
 from ..relation import QKV, with_cls
