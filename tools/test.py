@@ -17,7 +17,7 @@ from torch import nn
 
 from mimhd_mm.engine.launch import add_common_arguments, build_runner, load_config, run_tool
 from mimhd_mm.errors import UserInputError
-from mimhd_mm.models.mae_files import read_tensors
+from mimhd_mm.weights.reading import read_tensors
 
 PICKLES = ('.pkl', '.pickle')
 METRIC_FILES = ('.json', '.yml', '.yaml', *PICKLES)

@@ -6,13 +6,14 @@ from typing import Dict, Sequence
 from mmengine.model import BaseDataPreprocessor
 from torch import Tensor, nn
 
+from mimhd_mm.engine.loading import build_teacher
 from mimhd_mm.evaluation.block_features import block_features
 from mimhd_mm.evaluation.knn import extract_features, knn_accuracy
 from mimhd_mm.evaluation.knn_probe import pixel_features
 from mimhd_mm.evaluation.patch_probe import linear_miou
 from mimhd_mm.evaluation.read_out import read_out_kl
 from mimhd_mm.evaluation.ridge import ridge_accuracy
-from mimhd_mm.models.mae_files import load_verified, read_mae_file, resize_positions
+from mimhd_mm.models import RelationViT
 from mimhd_mm.registry import MODELS
 
 from .images import Batches
@@ -63,10 +64,7 @@ def score_pixels(preprocess: BaseDataPreprocessor, place: Place) -> Dict[str, fl
 def whole_teacher(target_generator: dict, path: Path) -> nn.Module:
     """The teacher's encoder with all of its blocks, frozen, in float32."""
     settings = {key: target_generator[key] for key in ('arch', 'img_size', 'patch_size')}
-    encoder = MODELS.build(dict(type='mimhd_mm.RelationViT', **settings))
-    tensors = dict(read_mae_file(str(path), need_decoder=False).encoder)
-    tensors['pos_embed'] = resize_positions(tensors['pos_embed'], encoder.patch_resolution)
-    load_verified(encoder, tensors, str(path))
+    encoder = build_teacher(path, kind=RelationViT, **settings)
     encoder.eval()  # mmpretrain's returns nothing
     return encoder.requires_grad_(False)
 

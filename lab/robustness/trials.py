@@ -10,8 +10,9 @@ from torch.utils.data import DataLoader
 
 from mimhd_mm.datasets import LoadAnyImage
 from mimhd_mm.errors import UserInputError
-from mimhd_mm.models.mae_files import read_mae_file, read_tensors
-from mimhd_mm.models.vit_files import read_vit_file
+from mimhd_mm.weights.mae_files import read_mae_file
+from mimhd_mm.weights.reading import read_tensors
+from mimhd_mm.weights.vit_files import read_vit_file
 
 from . import bad_images, hostile_files
 

@@ -21,7 +21,7 @@ from mimhd_mm.engine.preflight.pretrained import check_pretrained
 from mimhd_mm.errors import UserInputError, root_cause
 from mimhd_mm.evaluation.tasks import SEGMENTATIONS
 from mimhd_mm.models import RelationViT
-from mimhd_mm.models.mae_files import FILES_WITH_DECODER, MAEFile, read_mae_file
+from mimhd_mm.weights.mae_files import FILES_WITH_DECODER, MAEFile, read_mae_file
 
 from .plan import Run, TableOptions, pretraining_datasets, read_base
 

@@ -14,8 +14,8 @@ from mmengine.config import Config
 from mimhd_mm.downstream.settings import schedule_changes
 from mimhd_mm.engine.launch import read_config_file
 from mimhd_mm.errors import UserInputError
-from mimhd_mm.models.mae_files import sha256_of
 from mimhd_mm.project import project_root
+from mimhd_mm.weights.reading import sha256_of
 
 from .rows import Row, options_text
 

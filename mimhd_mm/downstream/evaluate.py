@@ -20,10 +20,10 @@ from ..engine.preflight.pretrained import check_pretrained
 from ..errors import UserInputError
 from ..evaluation import KNNProbe
 from ..evaluation.tasks import METRICS, SEGMENTATIONS
-from ..models.mae_files import read_mae_file
 from ..project import environment
 from ..registry import DATASETS
 from ..weights.checkpoint_files import newest_checkpoint
+from ..weights.mae_files import read_mae_file
 from .inputs import check_folder, check_options, read_students
 from .settings import Options, Student, config_text, sha256_of_text
 from .table import write_table

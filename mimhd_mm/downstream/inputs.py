@@ -9,7 +9,7 @@ from ..engine.preflight.pretrained import heads_of_file
 from ..errors import UserInputError
 from ..evaluation.tasks import METRICS, SEGMENTATIONS
 from ..models import RelationViT
-from ..models.mae_files import MAEFile, read_mae_file
+from ..weights.mae_files import MAEFile, read_mae_file
 from .settings import Options, Student
 
 

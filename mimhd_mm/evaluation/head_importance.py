@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from ..errors import UserInputError
 from ..models import MAETeacher
 from ..models.attention import attend, project_qkv
-from ..models.mae_files import MAEFile
 from ..models.relation import log_relation
 from ..states import kept_random_states
+from ..weights.mae_files import MAEFile
 from .teacher_doctor import build_mae, diagnose
 
 MEASURES = ('gradient', 'confidence')

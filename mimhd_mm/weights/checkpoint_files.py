@@ -21,7 +21,7 @@ from mmengine.logging import print_log
 
 from ..compat import load_checkpoint_safely
 from ..errors import UserInputError
-from ..models.mae_files import sha256_of
+from ..weights.reading import sha256_of
 
 #: what :func:`write_whole` calls a file while it writes it
 TEMPORARY = re.compile(r'.+\.\d+\.tmp')

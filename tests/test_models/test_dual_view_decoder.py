@@ -5,8 +5,8 @@ from mmpretrain.models.necks import MAEPretrainDecoder
 
 from mimhd_mm.errors import UserInputError
 from mimhd_mm.models import DualViewMAEDecoder
-from mimhd_mm.models.mae_files import read_mae_file
 from mimhd_mm.models.views import draw_views, merge
+from mimhd_mm.weights.mae_files import read_mae_file
 
 from ..conftest import DECODER
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ...errors import UserInputError
 from ...registry import MODELS
 from ..attention import finish_block, project_qkv
-from ..mae_files import sincos_positions
+from ..positions import sincos_positions
 from ..relation import QKV, with_cls
 from ..views import take
 

@@ -9,9 +9,11 @@ from torch.nn import functional as F
 
 from ...errors import UserInputError
 from ...registry import MODELS
+from ...weights.fitting import load_exactly
+from ...weights.reading import Tensors
 from ..attention import finish_block, split_heads
 from ..checkpointing import keep_out_of_checkpoints
-from ..mae_files import Tensors, load_verified, resize_positions, sincos_positions
+from ..positions import resize_positions, sincos_positions
 from ..relation import QKV, with_cls
 from ..views import asked_patches, check_views, count_asked, hide, put_back, take
 
@@ -91,7 +93,7 @@ class DualViewMAEDecoder(MAEPretrainDecoder):
             if name != 'connector':
                 own.add_module(name, module)
         own.mask_token, own.decoder_pos_embed = self.mask_token, self.decoder_pos_embed
-        load_verified(own, tensors, path)
+        load_exactly(own, tensors, path, 'check the sizes in model.neck')
 
     def forward(self, tokens: Tensor, masks: Tensor, grid: Optional[Tuple[int, int]] = None, *,
                 seen: Optional[Tensor] = None) -> Tensor:
