@@ -2,8 +2,8 @@
 from pathlib import Path
 from typing import Dict, List, Optional
 
-from mimhd_mm.engine.commands import write_atomically
 from mimhd_mm.errors import UserInputError
+from mimhd_mm.weights.writing import write_whole
 
 from .protocol import Protocol, Row, Table
 from .runs import read_runs
@@ -38,7 +38,7 @@ def write_page(page: Path, docs: Path, protocol: Protocol) -> None:
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
         raise UserInputError(f'{str(page)!r} lacks the lines {BEGIN!r} and {END!r}, between which results go.')
     body = results_text(protocol, docs)
-    write_atomically(page, text[:text.index(BEGIN)] + BEGIN + '\n\n' + body + '\n\n' + text[text.index(END):])
+    write_whole(page, text[:text.index(BEGIN)] + BEGIN + '\n\n' + body + '\n\n' + text[text.index(END):])
 
 
 def results_text(protocol: Protocol, docs: Path) -> str:

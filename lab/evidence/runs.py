@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Dict, Iterator, List, Optional, Sequence
 
 from mimhd_mm.compat import load_checkpoint_safely
-from mimhd_mm.engine.commands import write_atomically
 from mimhd_mm.errors import UserInputError
 from mimhd_mm.project import environment
 from mimhd_mm.registry import MODELS
+from mimhd_mm.weights.writing import write_whole
 
 from .caches import waited_for
 from .protocol import Protocol, Row, Settings, Table
@@ -125,10 +125,10 @@ def run_all(runs: Sequence[Run], protocol: Protocol, place: Place, docs: Path) -
                 result = make(run, protocol.settings, place)
             except Exception as error:  # whatever one row does, the others go on
                 failures[run.folder.name] = f'{type(error).__name__}: {error}'.splitlines()[0]
-                write_atomically(run.folder / 'error.txt', traceback.format_exc())
+                write_whole(run.folder / 'error.txt', traceback.format_exc())
                 print(f'  failed: {failures[run.folder.name]}', flush=True)
                 continue
-            write_atomically(run.folder / 'result.json', json.dumps(result, indent=1) + '\n')
+            write_whole(run.folder / 'result.json', json.dumps(result, indent=1) + '\n')
             (run.folder / 'error.txt').unlink(missing_ok=True)
             scores = ', '.join(f'{key} {value:.4g}' for key, value in result['scores'].items())
             print(f'  {scores}; {result["seconds"]:.0f} s and {result["evaluation_seconds"]:.0f} s', flush=True)
@@ -218,7 +218,7 @@ def write_table(table: Table, settings: Settings, found: Dict[tuple, dict], path
     if any(row['runs'] for row in rows):
         lines = [f'  {{"name": {json.dumps(row["name"])}, "runs": [' + ','.join(
             f'\n   {json.dumps(run)}' for run in row['runs']) + ']}' for row in rows]
-        write_atomically(path, f'{{"table": {json.dumps(table.name)}, "rows": [\n' + ',\n'.join(lines) + ']}\n')
+        write_whole(path, f'{{"table": {json.dumps(table.name)}, "rows": [\n' + ',\n'.join(lines) + ']}\n')
 
 
 def read_runs(path: Path) -> Dict[str, List[dict]]:

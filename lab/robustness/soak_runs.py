@@ -31,7 +31,8 @@ from torch import Tensor
 from mimhd_mm.compat import load_checkpoint_safely
 from mimhd_mm.engine.hooks import INTERRUPTED_STATUS
 from mimhd_mm.errors import UserInputError
-from mimhd_mm.weights.checkpoint_files import newest_checkpoint, write_whole
+from mimhd_mm.weights.checkpoint_files import newest_checkpoint
+from mimhd_mm.weights.writing import write_whole
 
 #: kind of fault -> what is done
 KINDS = {

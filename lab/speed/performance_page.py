@@ -12,9 +12,9 @@ from typing import Dict, List, Optional, Sequence
 import torch
 import yaml
 
-from mimhd_mm.engine.commands import write_atomically
 from mimhd_mm.errors import UserInputError
 from mimhd_mm.measuring.record import legend, write_json
+from mimhd_mm.weights.writing import write_whole
 
 from .. import ROOT
 from .goals import table_rows
@@ -167,7 +167,7 @@ def write_page(page: Path, results: Path, pictures: Path) -> None:
             name, entries[name], kept.get(name), picture_of(name, entries[name], pictures), page)
         return f'{match[1]}\n{body}\n\n{match[3]}'
 
-    write_atomically(page, PART.sub(part, text))
+    write_whole(page, PART.sub(part, text))
 
 
 def section(name: str, text: str, figures: Optional[dict], picture: Optional[Path], page: Path) -> str:

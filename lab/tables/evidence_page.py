@@ -6,9 +6,10 @@ from typing import Dict, List, Optional, Sequence
 
 import yaml
 
-from mimhd_mm.engine.commands import logged, write_atomically
+from mimhd_mm.engine.commands import logged
 from mimhd_mm.errors import UserInputError
 from mimhd_mm.evaluation.tasks import COLUMNS
+from mimhd_mm.weights.writing import write_whole
 
 from .plan import TableOptions
 from .report import summary
@@ -92,7 +93,7 @@ def keep(table: Table, options: TableOptions, folder: Path) -> None:
         rows.append(dict(name=row['name'], runs=runs))
     about = {key: value for key, value in found['about'].items() if key in ('settings', 'device', 'versions', 'commit')}
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / f'{table.name}.json',
+    write_whole(folder / f'{table.name}.json',
                      compact(dict(table=table.name, title=table.title, about=about, rows=rows)) + '\n')
 
 
@@ -196,7 +197,7 @@ def write_page(page: Path, folder: Path) -> None:
         f'![k-NN of the tables of head weights against their entropy]({folder.name}/entropy.png)']
     parts += [table_text(results.get(name), name, settings) for name, settings in protocol.items()]
     body = '\n\n'.join(parts)
-    write_atomically(page, text[:text.index(BEGIN)] + BEGIN + '\n\n' + body + '\n\n' + text[text.index(END):])
+    write_whole(page, text[:text.index(BEGIN)] + BEGIN + '\n\n' + body + '\n\n' + text[text.index(END):])
 
 
 def distinct_hours(results: Dict[str, dict]) -> float:

@@ -6,9 +6,9 @@ import statistics
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Tuple
 
-from mimhd_mm.engine.commands import write_atomically
 from mimhd_mm.errors import UserInputError
 from mimhd_mm.evaluation.tasks import COLUMNS, PAPER
+from mimhd_mm.weights.writing import write_whole
 
 from .evaluation import evaluation_folder
 from .plan import Run, TableOptions
@@ -31,12 +31,12 @@ def write_report(table: Table, plans: Dict[int, List[Run]], failures: Failures, 
     rows = [collect(row, plans[row.number], failures, options) for row in table.rows]
     about = describe(rows, options, command)
     stem = report_stem(table, options)
-    write_atomically(stem.with_suffix('.md'), markdown(table, rows, about, options))
-    write_atomically(stem.with_suffix('.csv'), csv_text(rows, options))
+    write_whole(stem.with_suffix('.md'), markdown(table, rows, about, options))
+    write_whole(stem.with_suffix('.csv'), csv_text(rows, options))
     content = dict(table=table.name, title=table.title, mini=options.mini, shorten=options.shorten,
                    shorten_tasks=options.task_length, rows=rows,
                    about=about)
-    write_atomically(stem.with_suffix('.json'), json.dumps(content, indent=2) + '\n')
+    write_whole(stem.with_suffix('.json'), json.dumps(content, indent=2) + '\n')
 
 
 def report_stem(table: Table, options: TableOptions) -> Path:

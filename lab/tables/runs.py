@@ -14,11 +14,12 @@ from mmengine.registry import DefaultScope
 from mimhd_mm.downstream.evaluate import evaluate
 from mimhd_mm.downstream.inputs import check_options
 from mimhd_mm.downstream.settings import Options, shipped_settings
-from mimhd_mm.engine.commands import call_tool, logged, write_atomically
+from mimhd_mm.engine.commands import call_tool, logged
 from mimhd_mm.engine.loading import build_untrained
 from mimhd_mm.errors import UserInputError, root_cause
 from mimhd_mm.project import environment
 from mimhd_mm.weights.checkpoint_files import newest_checkpoint
+from mimhd_mm.weights.writing import write_whole
 
 from .evaluation import check_run, evaluation_folder, evaluation_options
 from .plan import Run, TableOptions, plan_row, selects_heads
@@ -155,7 +156,7 @@ def pretrain(run: Run, options: TableOptions) -> None:
         print(f'there already: {run.checkpoint}')
         return
     start, config, epochs = time.time(), run.folder / 'config.py', run.cfg.train_cfg.max_epochs
-    write_atomically(config, run.text)
+    write_whole(config, run.text)
     saved = None if run.untrained else newest_checkpoint(Path(run.cfg.work_dir))
     arguments = [*(['--resume', saved] if saved else []), *(['--amp'] if options.amp else [])]
     if run.untrained:
@@ -168,7 +169,7 @@ def pretrain(run: Run, options: TableOptions) -> None:
     if not run.checkpoint.is_file():
         raise UserInputError(f'The training in {str(run.folder)!r} ended without {run.checkpoint.name!r}; remove that '
                              f'folder and call this again.')
-    write_atomically(done, json.dumps(dict(
+    write_whole(done, json.dumps(dict(
         epochs=epochs, seconds=round(time.time() - start, 1), resumed=bool(saved),
         logged=last_figures(Path(run.cfg.work_dir)), environment=environment()), indent=2) + '\n')
 
@@ -205,4 +206,4 @@ def score(run: Run, task: str, options: TableOptions) -> None:
     if torch.cuda.is_available():  # the next training is a process of its own
         torch.cuda.empty_cache()
     keys = ('task', 'score', 'seconds', 'resumed', 'student_sha256', 'environment')
-    write_atomically(folder / 'score.json', json.dumps({key: result[key] for key in keys}, indent=2) + '\n')
+    write_whole(folder / 'score.json', json.dumps({key: result[key] for key in keys}, indent=2) + '\n')

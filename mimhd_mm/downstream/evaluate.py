@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 
-from ..engine.commands import call_tool, logged, write_atomically
+from ..engine.commands import call_tool, logged
 from ..engine.launch import read_config_file, use_amp
 from ..engine.loading import build_preprocessor, build_untrained
 from ..engine.preflight import check_config
@@ -24,6 +24,7 @@ from ..project import environment
 from ..registry import DATASETS
 from ..weights.checkpoint_files import newest_checkpoint
 from ..weights.mae_files import read_mae_file
+from ..weights.writing import write_whole
 from .inputs import check_folder, check_options, read_students
 from .settings import Options, Student, config_text, sha256_of_text
 from .table import write_table
@@ -145,7 +146,7 @@ def execute(run: Run, options: Options) -> dict:
     """
     start, config = time.time(), run.folder / 'config.py'
     run.folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(config, run.text)
+    write_whole(config, run.text)
     saved = newest_checkpoint(run.folder / 'run')
     if run.task == 'knn':
         score = score_knn(run)
@@ -159,7 +160,7 @@ def execute(run: Run, options: Options) -> dict:
     result = dict(**run.identity, score=score, seconds=round(time.time() - start, 1), resumed=bool(saved),
                   settings=options.settings.name, shorten=options.shorten, seed=options.seed, gpus=options.gpus,
                   amp=options.amp, environment=environment())
-    write_atomically(run.folder / 'result.json', json.dumps(result, indent=2) + '\n')
+    write_whole(run.folder / 'result.json', json.dumps(result, indent=2) + '\n')
     return result
 
 

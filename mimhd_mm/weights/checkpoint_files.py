@@ -5,9 +5,7 @@ written under a temporary name in the same folder, synchronised with the disk, a
 or a full disk there is the old file or the new one. While a checkpoint is replaced the line of the new one stands
 above that of the old one, so that at every moment the file has one of the hashes.
 """
-import errno
 import logging
-import os
 import pickle
 import re
 import shutil
@@ -21,54 +19,12 @@ from mmengine.logging import print_log
 
 from ..compat import load_checkpoint_safely
 from ..errors import UserInputError
-from ..weights.reading import sha256_of
+from .reading import sha256_of
+from .writing import DISK_FULL, write_whole
 
-#: what :func:`write_whole` calls a file while it writes it
-TEMPORARY = re.compile(r'.+\.\d+\.tmp')
 #: of a run that was told to stop; ``mimhd_mm.engine.hooks.InterruptHook`` writes it
 INTERRUPTED = 'interrupted_iter_{}.pth'
 CHECKPOINT = re.compile(r'(epoch|iter|interrupted_iter)_\d+\.pth')
-#: no space, over the quota, over the limit on the size of a file
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that is there whole or not at all, whatever happens to the process, the machine or the disk.
-
-    Raises:
-        OSError: If it cannot be written; what was there is still there, and nothing half-written is left.
-    """
-    path = Path(path)
-    temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
-    try:
-        with open(temporary, 'wb') as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _synchronise(path.parent)
-
-
-def _synchronise(folder: Path) -> None:
-    """Have the names in a folder on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError:  # some network file systems do not synchronise folders
-        pass
-    finally:
-        os.close(descriptor)
-
-
-def remove_leftovers(folder: Path) -> List[str]:
-    """Remove what a killed process left half-written; returns the names."""
-    names = [path.name for path in folder.glob('*.tmp') if TEMPORARY.fullmatch(path.name)]
-    for name in names:
-        (folder / name).unlink(missing_ok=True)
-    return names
 
 
 def hash_file(path: Path) -> Path:
@@ -100,7 +56,7 @@ def write_checkpoint(path: Path, content: bytes) -> None:
     except OSError as error:
         if not path.is_file():
             note.unlink(missing_ok=True)
-        if error.errno not in FULL:
+        if error.errno not in DISK_FULL:
             raise
         free = shutil.disk_usage(path.parent).free
         raise UserInputError(
