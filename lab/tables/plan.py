@@ -11,6 +11,7 @@ from typing import Iterator, List, Optional, Sequence, Tuple
 
 from mmengine.config import Config
 
+from mimhd_mm.datasets.nesting import datasets_of
 from mimhd_mm.downstream.settings import schedule_changes
 from mimhd_mm.engine.launch import read_config_file
 from mimhd_mm.errors import UserInputError
@@ -199,14 +200,7 @@ def value_of(base: Config, key: str):
 
 def pretraining_datasets(cfg: Config) -> Iterator[Tuple[str, dict]]:
     """Every dataset of a pre-training with the key it stands under: for training, and those of a k-NN probe."""
-    key, dataset = 'train_dataloader.dataset', cfg.train_dataloader.dataset
-    while 'dataset' in dataset:  # RepeatDataset and its kin
-        key, dataset = f'{key}.dataset', dataset['dataset']
-    yield key, dataset
-    for name, hook in (cfg.get('default_hooks') or {}).items():
-        if hook and str(hook.get('type')).endswith('KNNProbeHook'):
-            for part in ('train', 'test'):
-                yield f'default_hooks.{name}.{part}', hook[part]
+    return datasets_of(cfg, ['train_dataloader'])
 
 
 def selects_heads(cfg: Config) -> bool:

@@ -7,12 +7,11 @@ from typing import Dict, List, Optional, Sequence
 
 from mmengine.config import Config
 
+from ..datasets.nesting import LOADERS
 from ..errors import UserInputError
 from ..evaluation.tasks import SEGMENTATIONS
 from ..models import RelationViT
 from ..project import project_root
-
-LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from mmpretrain.models import VisionTransformer
 from torch import Tensor, nn
 
 from ...compat import load_checkpoint_safely
+from ...datasets.nesting import LOADERS, innermost_datasets
 from ...errors import UserInputError
 from ...models import RelationViT
 from ...registry import DATASETS, MODELS
@@ -258,7 +259,7 @@ def check_class_count(cfg: Config) -> None:
         return
     preprocessor = model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
     where = 'model.data_preprocessor' if model.get('data_preprocessor') else 'data_preprocessor'
-    for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+    for loader in LOADERS:
         number = count_classes((cfg.get(loader) or {}).get('dataset'))
         given = {'model.head': head['num_classes'], where: preprocessor.get('num_classes', number)}
         if number is not None and set(given.values()) != {number}:
@@ -270,8 +271,7 @@ def check_class_count(cfg: Config) -> None:
 
 def count_classes(dataset: Optional[dict]) -> Optional[int]:
     """How many classes the dataset of a config has; None if it is no dataset of mmpretrain's kind, or has no labels."""
-    while dataset is not None and 'dataset' in dataset:  # RepeatDataset and its kin
-        dataset = dataset['dataset']
+    _, dataset = next(innermost_datasets('', dataset), ('', None))
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         kind = DATASETS.get(dataset['type']) if dataset and isinstance(dataset.get('type'), str) else None
         if not (isinstance(kind, type) and issubclass(kind, BaseDataset)):
