@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 #: import each other.
 FLOORS = [
     ('lab.evidence', 'lab.tables', 'lab.speed', 'lab.robustness'),
-    ('lab',),
+    ('lab', 'lab.pages'),
     ('mimhd_mm.downstream', 'mimhd_mm.measuring'),
     ('mimhd_mm.engine',),  # the package as a whole
     ('mimhd_mm.engine.hooks',),
@@ -33,7 +33,8 @@ FLOORS = [
     ('mimhd_mm.models.relation', 'mimhd_mm.models.views', 'mimhd_mm.models.positions',
      'mimhd_mm.models.checkpointing'),
     ('mimhd_mm.weights',),
-    ('mimhd_mm.compat', 'mimhd_mm.registry', 'mimhd_mm.states', 'mimhd_mm.project'),
+    ('mimhd_mm.compat', 'mimhd_mm.registry', 'mimhd_mm.states', 'mimhd_mm.project',
+     'mimhd_mm.markdown'),
     ('mimhd_mm.errors', 'mimhd_mm.version'),
 ]
 #: packages that stand on a floor of their own, above what is in them

@@ -9,8 +9,10 @@ import yaml
 from mimhd_mm.engine.commands import logged
 from mimhd_mm.errors import UserInputError
 from mimhd_mm.evaluation.tasks import COLUMNS
+from mimhd_mm.markdown import markdown_table
 from mimhd_mm.weights.writing import write_whole
 
+from ..pages import write_part
 from .plan import TableOptions
 from .report import summary
 from .rows import Table, read_tables
@@ -148,18 +150,17 @@ def table_text(result: Optional[dict], name: str, settings: dict) -> str:
         return f'### {read_tables(protocol_file())[name].title}\n\nNot run.'
     tasks = [task for task in COLUMNS if any(score_of(row, task) for row in result['rows'])]
     weights = [key for key in WEIGHTS if settings['weights'] and any(weight_of(row, key) for row in result['rows'])]
-    lines = [f'### {result["title"]}', '',
-             '| row | ' + ' | '.join([*(COLUMNS[task] for task in tasks), *(WEIGHTS[key] for key in weights)])
-             + ' | hours a seed |', '| --- |' + ' ---: |' * (len(tasks) + len(weights) + 1)]
+    lines = []
     for row in result['rows']:
         hours = summary([run['hours'] for run in row['runs'] if not run['resumed']])
-        lines.append('| ' + ' | '.join(
-            [row['name'], *(text_of(score_of(row, task)) for task in tasks),
-             *('–' if weight_of(row, key) is None else f'{weight_of(row, key)["mean"]:.2f}' for key in weights),
-             f'{hours["mean"]:.3f}' if hours else 'resumed' if row['runs'] else 'not run']) + ' |')
+        lines.append([row['name'], *(text_of(score_of(row, task)) for task in tasks),
+                      *('–' if weight_of(row, key) is None else f'{weight_of(row, key)["mean"]:.2f}' for key in weights),
+                      f'{hours["mean"]:.3f}' if hours else 'resumed' if row['runs'] else 'not run'])
+    heading = ['row', *(COLUMNS[task] for task in tasks), *(WEIGHTS[key] for key in weights), 'hours a seed']
+    table = markdown_table(heading, lines, 'l' + 'r' * (len(heading) - 1))
     about = result['about']
-    return '\n'.join([*lines, '', f'`python -m lab.tables.evidence run {name} ...`; {about["device"]}; '
-                      f'{about["versions"]}; commit {about["commit"]}.'])
+    return (f'### {result["title"]}\n\n{table}\n\n`python -m lab.tables.evidence run {name} ...`; {about["device"]}; '
+            f'{about["versions"]}; commit {about["commit"]}.')
 
 
 def verdicts(results: Dict[str, dict]) -> str:
@@ -168,14 +169,12 @@ def verdicts(results: Dict[str, dict]) -> str:
         return 'The main table has not been run.'
     rows = {row['name']: row for row in results['claims']['rows']}
     tasks = [task for task in read_protocol()['claims']['tasks'] if any(score_of(row, task) for row in rows.values())]
-    lines = ['How the scores of the first table read, by the protocol:', '',
-             '| MIM-HD at E, against | ' + ' | '.join(
-                 COLUMNS[task] + (' (decides nothing)' if task == 'linear_segmentation' else '') for task in tasks) + ' |',
-             '| --- |' + ' --- |' * len(tasks)]
-    for other in [name for name in rows if name != 'MIM-HD, E']:
-        lines.append(f'| {other} | ' + ' | '.join(
-            compare(score_of(rows['MIM-HD, E'], task), score_of(rows[other], task)) for task in tasks) + ' |')
-    return '\n'.join(lines)
+    heading = ['MIM-HD at E, against', *(
+        COLUMNS[task] + (' (decides nothing)' if task == 'linear_segmentation' else '') for task in tasks)]
+    lines = [[other, *(compare(score_of(rows['MIM-HD, E'], task), score_of(rows[other], task)) for task in tasks)]
+             for other in rows if other != 'MIM-HD, E']
+    return ('How the scores of the first table read, by the protocol:\n\n'
+            + markdown_table(heading, lines, 'l' * len(heading)))
 
 
 def write_page(page: Path, folder: Path) -> None:
@@ -184,9 +183,6 @@ def write_page(page: Path, folder: Path) -> None:
     Raises:
         UserInputError: If the page or a marker is not there, or nothing has been kept.
     """
-    text = page.read_text(encoding='utf-8') if page.is_file() else ''
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise UserInputError(f'{str(page)!r} lacks the lines {BEGIN!r} and {END!r}, between which results go.')
     results, protocol = read_results(folder), read_protocol()
     if not results:
         raise UserInputError(f'No results in {str(folder)!r}; `python -m lab.tables.evidence run` leaves them there.')
@@ -196,8 +192,7 @@ def write_page(page: Path, folder: Path) -> None:
         verdicts(results), f'![Scores of every row, with the spread of its seeds]({folder.name}/scores.png)',
         f'![k-NN of the tables of head weights against their entropy]({folder.name}/entropy.png)']
     parts += [table_text(results.get(name), name, settings) for name, settings in protocol.items()]
-    body = '\n\n'.join(parts)
-    write_whole(page, text[:text.index(BEGIN)] + BEGIN + '\n\n' + body + '\n\n' + text[text.index(END):])
+    write_part(page, BEGIN, END, '\n\n'.join(parts))
 
 
 def distinct_hours(results: Dict[str, dict]) -> float:

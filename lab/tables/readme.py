@@ -3,8 +3,9 @@ import re
 from pathlib import Path
 from typing import Dict, Iterator, List, Tuple
 
-from mimhd_mm.errors import UserInputError
+from mimhd_mm.markdown import markdown_table
 
+from ..pages import write_part
 from .plan import read_base
 from .rows import Row, Table, options_text
 
@@ -21,31 +22,26 @@ def write_readme(readme: Path, tables: Dict[str, Table]) -> None:
     Raises:
         UserInputError: If the file or a marker is not there.
     """
-    text = readme.read_text(encoding='utf-8') if readme.is_file() else ''
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise UserInputError(f'{str(readme)!r} lacks the lines {BEGIN!r} and {END!r}, between which the map of the '
-                             f'tables goes; put them in.')
-    before, after = text[:text.index(BEGIN)], text[text.index(END):]
-    readme.write_text(before + BEGIN + '\n' + generated_part(readme.parent, tables) + after, encoding='utf-8')
+    write_part(readme, BEGIN, END, generated_part(readme.parent, tables))
 
 
 def generated_part(configs: Path, tables: Dict[str, Table]) -> str:
     """The tables and what follows pre-training, as Markdown with links relative to ``configs``."""
     parts = [table_part(table) for table in tables.values()]
-    return '\n' + '\n\n'.join([*parts, downstream_part(configs, tables)]) + '\n\n'
+    return '\n\n'.join([*parts, downstream_part(configs, tables)])
 
 
 def table_part(table: Table) -> str:
     """Rows, files, options and the paper's numbers of one table."""
     paper = any(row.paper for row in table.rows)
-    lines = [f'## {table.title}', '', f'`python -m lab.tables.run_table {table.name}`', '',
-             '| | row | config | miniature |' + (' the paper |' if paper else ''),
-             '| ---: | --- | --- | --- |' + (' --- |' if paper else '')]
+    lines = []
     for row in table.rows:
         numbers = ', '.join(f'{row.paper[key]} {PAPER[key]}' for key in PAPER if key in row.paper)
-        cells = [str(row.number), row.name, source_text(row, 'full'), source_text(row, 'mini')]
-        lines.append('| ' + ' | '.join([*cells, *([numbers or 'no number'] if paper else [])]) + ' |')
-    return '\n'.join(lines)
+        cells = [row.number, row.name, source_text(row, 'full'), source_text(row, 'mini')]
+        lines.append([*cells, *([numbers or 'no number'] if paper else [])])
+    heading = ['', 'row', 'config', 'miniature', *(['the paper'] if paper else [])]
+    return (f'## {table.title}\n\n`python -m lab.tables.run_table {table.name}`\n\n'
+            + markdown_table(heading, lines, 'r' + 'l' * (len(heading) - 1)))
 
 
 def source_text(row: Row, kind: str) -> str:
@@ -66,8 +62,7 @@ def link(path: Path) -> str:
 
 def downstream_part(configs: Path, tables: Dict[str, Table]) -> str:
     """Which configs fine-tune, probe and segment with what the rows' configs train."""
-    lines = ['## After pre-training', '',
-             '| method, size, data | fine-tuning | linear layer | segmentation |', '| --- | --- | --- | --- |']
+    lines = []
     for method, size, data in students(tables):
         own = re.compile(rf'/{method}_vit-{size}-\S*_{data}/epoch_\d+\.pth')  # what a row's run leaves
         finetuned, segmented = ([path for path in sorted((configs / kind).rglob(pattern)) if own.search(
@@ -79,8 +74,9 @@ def downstream_part(configs: Path, tables: Dict[str, Table]) -> str:
         kinds = [path for path in finetuned if path not in linear], linear, [
             path for path in segmented if path not in linear]
         cells = ['<br>'.join(link(path.relative_to(configs)) for path in kind) or '–' for kind in kinds]
-        lines.append(f'| {method}, {size}, {data} | ' + ' | '.join(cells) + ' |')
-    return '\n'.join(lines)
+        lines.append([f'{method}, {size}, {data}', *cells])
+    return '## After pre-training\n\n' + markdown_table(
+        ['method, size, data', 'fine-tuning', 'linear layer', 'segmentation'], lines, 'llll')
 
 
 def students(tables: Dict[str, Table]) -> Iterator[Tuple[str, str, str]]:

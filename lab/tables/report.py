@@ -8,6 +8,7 @@ from typing import Dict, List, Optional, Sequence, Tuple
 
 from mimhd_mm.errors import UserInputError
 from mimhd_mm.evaluation.tasks import COLUMNS, PAPER
+from mimhd_mm.markdown import markdown_table
 from mimhd_mm.weights.writing import write_whole
 
 from .evaluation import evaluation_folder
@@ -139,15 +140,15 @@ def markdown(table: Table, rows: List[dict], about: Dict[str, str], options: Tab
     paper = [key for key in PAPER if any(key in row['paper'] for row in rows)]
     stars = {task: ' *' if min(options.shorten, 1 if task == 'knn' else options.task_length) < 1 else ''
              for task in COLUMNS}  # k-NN trains nothing
-    lines = ['# ' + table.title + (' (miniature)' if options.mini else ''), '',
-             '| row | config | options | ' + ' | '.join([*COLUMNS.values(), *(PAPER[key] for key in paper)]) + ' |',
-             '| --- | --- | --- |' + ' ---: |' * (len(COLUMNS) + len(paper))]
+    lines = []
     for row in rows:
         cells = [cell(row, task, options, stars[task]) for task in COLUMNS]
         cells += [f'{row["paper"][key]}' if key in row['paper'] else '' for key in paper]
         source = Path(row['source']).stem if row['source'] else ''
-        lines.append('| ' + ' | '.join([row['name'], source, options_text(row['options']), *cells]) + ' |')
-    lines.append('')
+        lines.append([row['name'], source, options_text(row['options']), *cells])
+    heading = ['row', 'config', 'options', *COLUMNS.values(), *(PAPER[key] for key in paper)]
+    lines = ['# ' + table.title + (' (miniature)' if options.mini else ''), '',
+             markdown_table(heading, lines, 'lll' + 'r' * (len(heading) - 3)), '']
     if any(stars.values()):
         lines += ['\\* trained for a part of the length of the configs only, see settings', '']
     lines += [f'- row {row["number"]}, seed {seed}, failed: {sentence}' for row in rows
