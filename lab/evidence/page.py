@@ -5,7 +5,7 @@ from typing import Dict, List, Optional
 from mimhd_mm.markdown import markdown_table
 
 from ..pages import write_part
-from .protocol import Protocol, Row, Table
+from .protocol import Protocol, ProtocolRow, ProtocolTable
 from .runs import read_runs
 from .statistics import Difference, mean_of, paired_difference
 
@@ -45,7 +45,7 @@ def results_text(protocol: Protocol, docs: Path) -> str:
     return '\n\n'.join(parts)
 
 
-def table_text(table: Table, runs: Runs) -> List[str]:
+def table_text(table: ProtocolTable, runs: Runs) -> List[str]:
     """A table with its differences and what it was made with."""
     parts = [f'### {table.title}']
     if not any(runs.values()):
@@ -59,7 +59,7 @@ def table_text(table: Table, runs: Runs) -> List[str]:
     return [*parts, *([table.note] if table.note else []), about_text(table, runs)]
 
 
-def scores_table(table: Table, runs: Runs, metrics: List[str]) -> str:
+def scores_table(table: ProtocolTable, runs: Runs, metrics: List[str]) -> str:
     """One line a row: scores, what else the table shows, and time."""
     costs = any(row.cost for row in table.rows)
     heading = ['row', *(['cost'] if costs else []), *(SCORES[metric] for metric in metrics), *table.logged.values(),
@@ -93,7 +93,7 @@ def differences_table(pairs: list, runs: Runs, metrics: List[str]) -> str:
     return markdown_table(['difference', *(SCORES[metric] for metric in metrics)], lines, 'l' + len(metrics) * 'r')
 
 
-def blocks_table(row: Row, blocks: Dict[str, Dict[str, float]]) -> str:
+def blocks_table(row: ProtocolRow, blocks: Dict[str, Dict[str, float]]) -> str:
     """Scores of every block of a network."""
     metrics = [metric for metric in SCORES if metric in next(iter(blocks.values()))]
     lines = [[block, *(f'{scores[metric]:.2f}' for metric in metrics)] for block, scores in blocks.items()]
@@ -101,7 +101,7 @@ def blocks_table(row: Row, blocks: Dict[str, Dict[str, float]]) -> str:
                           'l' + len(metrics) * 'r')
 
 
-def about_text(table: Table, runs: Runs) -> str:
+def about_text(table: ProtocolTable, runs: Runs) -> str:
     """Command, device, versions and commits of a table."""
     made = [run for row in table.rows for run in runs.get(row.name, [])]
     device, versions, commits = ('; '.join(sorted({run[key] for run in made}))

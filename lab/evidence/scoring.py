@@ -17,14 +17,14 @@ from mimhd_mm.models import RelationViT
 from mimhd_mm.registry import MODELS
 
 from .images import Batches
-from .protocol import Settings
+from .protocol import ProtocolSettings
 from .training import Place
 
 #: validation images on whose relations the teacher is read out, every second of them held out
 READ_OUT_IMAGES = 256
 
 
-def score_network(backbone: nn.Module, preprocess: BaseDataPreprocessor, place: Place, settings: Settings,
+def score_network(backbone: nn.Module, preprocess: BaseDataPreprocessor, place: Place, settings: ProtocolSettings,
                   blocks: Sequence[int]) -> Dict[int, Dict[str, float]]:
     """Scores of the mean patch token, and of the patch tokens, of some blocks.
 
@@ -32,7 +32,7 @@ def score_network(backbone: nn.Module, preprocess: BaseDataPreprocessor, place: 
         backbone (nn.Module): A vision transformer in evaluation mode.
         preprocess (BaseDataPreprocessor): Its own.
         place (Place): All training images are the bank, all validation images are scored; so are all scenes.
-        settings (Settings): Of the protocol.
+        settings (ProtocolSettings): Of the protocol.
         blocks (sequence[int]): Counted from 1.
 
     Returns:

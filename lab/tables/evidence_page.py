@@ -15,7 +15,7 @@ from mimhd_mm.weights.writing import write_whole
 from ..pages import write_part
 from .plan import TableOptions
 from .report import summary
-from .rows import Table, read_tables
+from .rows import PaperTable, read_tables
 from .runs import run_table
 
 BEGIN = '<!-- begin: written by python -m lab.tables.evidence write -->'
@@ -83,7 +83,7 @@ def check_names(names: Sequence[str], protocol: Dict[str, dict]) -> List[str]:
     return list(names or protocol)
 
 
-def keep(table: Table, options: TableOptions, folder: Path) -> None:
+def keep(table: PaperTable, options: TableOptions, folder: Path) -> None:
     """Write ``<folder>/<table>.json``: scores of every seed, curves, hours and environment, without paths."""
     found = json.loads((Path(options.work_dir) / f'{table.name}-mini.json').read_text())
     rows = []

@@ -7,7 +7,7 @@ from mimhd_mm.markdown import markdown_table
 
 from ..pages import write_part
 from .plan import read_base
-from .rows import Row, Table, options_text
+from .rows import PaperRow, PaperTable, options_text
 
 BEGIN = '<!-- begin: written by python -m lab.tables.run_table --readme -->'
 END = '<!-- end -->'
@@ -16,7 +16,7 @@ STEM = re.compile(r'^(?P<method>[a-z]+)_vit-(?P<size>[a-z]+)-p\d+.*_(?P<data>in1
 PAPER = {'top1': 'top-1', 'mIoU': 'mIoU'}
 
 
-def write_readme(readme: Path, tables: Dict[str, Table]) -> None:
+def write_readme(readme: Path, tables: Dict[str, PaperTable]) -> None:
     """Replace what is between the two markers.
 
     Raises:
@@ -25,13 +25,13 @@ def write_readme(readme: Path, tables: Dict[str, Table]) -> None:
     write_part(readme, BEGIN, END, generated_part(readme.parent, tables))
 
 
-def generated_part(configs: Path, tables: Dict[str, Table]) -> str:
+def generated_part(configs: Path, tables: Dict[str, PaperTable]) -> str:
     """The tables and what follows pre-training, as Markdown with links relative to ``configs``."""
     parts = [table_part(table) for table in tables.values()]
     return '\n\n'.join([*parts, downstream_part(configs, tables)])
 
 
-def table_part(table: Table) -> str:
+def table_part(table: PaperTable) -> str:
     """Rows, files, options and the paper's numbers of one table."""
     paper = any(row.paper for row in table.rows)
     lines = []
@@ -44,7 +44,7 @@ def table_part(table: Table) -> str:
             + markdown_table(heading, lines, 'r' + 'l' * (len(heading) - 1)))
 
 
-def source_text(row: Row, kind: str) -> str:
+def source_text(row: PaperRow, kind: str) -> str:
     """Link and options of a row, or the command that imports its weights."""
     source = row.sources.get(kind)
     if source is None:
@@ -60,7 +60,7 @@ def link(path: Path) -> str:
     return f'[{path.stem}]({path.as_posix()})'
 
 
-def downstream_part(configs: Path, tables: Dict[str, Table]) -> str:
+def downstream_part(configs: Path, tables: Dict[str, PaperTable]) -> str:
     """Which configs fine-tune, probe and segment with what the rows' configs train."""
     lines = []
     for method, size, data in students(tables):
@@ -79,7 +79,7 @@ def downstream_part(configs: Path, tables: Dict[str, Table]) -> str:
         ['method, size, data', 'fine-tuning', 'linear layer', 'segmentation'], lines, 'llll')
 
 
-def students(tables: Dict[str, Table]) -> Iterator[Tuple[str, str, str]]:
+def students(tables: Dict[str, PaperTable]) -> Iterator[Tuple[str, str, str]]:
     """Method, size and data of every config in the tables, each once, in their order."""
     configs: List[str] = [source['config'] for kind in ('full', 'mini') for table in tables.values()
                           for row in table.rows for source in [row.sources.get(kind, {})] if 'config' in source]

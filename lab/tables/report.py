@@ -12,18 +12,18 @@ from mimhd_mm.markdown import markdown_table
 from mimhd_mm.weights.writing import write_whole
 
 from .evaluation import evaluation_folder
-from .plan import Run, TableOptions
-from .rows import Row, Table, options_text
+from .plan import SeedRun, TableOptions
+from .rows import PaperRow, PaperTable, options_text
 
 Failures = Dict[Tuple[int, int], str]
 
 
-def write_report(table: Table, plans: Dict[int, List[Run]], failures: Failures, options: TableOptions, command: str
-                 ) -> None:
+def write_report(table: PaperTable, plans: Dict[int, List[SeedRun]], failures: Failures, options: TableOptions,
+                 command: str) -> None:
     """Write the table into the work dir, in its three forms, from what is there now.
 
     Args:
-        table (Table): Which.
+        table (PaperTable): Which.
         plans (dict): Row number -> its runs.
         failures (dict): Row number and seed -> what went wrong in this call.
         options (TableOptions): What was asked for.
@@ -40,12 +40,12 @@ def write_report(table: Table, plans: Dict[int, List[Run]], failures: Failures, 
     write_whole(stem.with_suffix('.json'), json.dumps(content, indent=2) + '\n')
 
 
-def report_stem(table: Table, options: TableOptions) -> Path:
+def report_stem(table: PaperTable, options: TableOptions) -> Path:
     """The table's files without their endings."""
     return Path(options.work_dir) / (table.name + ('-mini' if options.mini else ''))
 
 
-def collect(row: Row, runs: Sequence[Run], failures: Failures, options: TableOptions) -> dict:
+def collect(row: PaperRow, runs: Sequence[SeedRun], failures: Failures, options: TableOptions) -> dict:
     """What there is of a row.
 
     Returns:
@@ -78,7 +78,7 @@ def collect(row: Row, runs: Sequence[Run], failures: Failures, options: TableOpt
         paper={} if options.mini else row.paper, runs=found)
 
 
-def read_run(run: Run, options: TableOptions) -> dict:
+def read_run(run: SeedRun, options: TableOptions) -> dict:
     """Scores, logged figures, time and environment of what is complete of a run."""
     entry = dict(seed=run.seed, folder=str(run.folder), checkpoint=str(run.checkpoint), scores={}, logged={},
                  seconds=0., resumed=False, environments=[])
@@ -135,7 +135,7 @@ def describe(rows: List[dict], options: TableOptions, command: str) -> Dict[str,
         'hours of pre-training and evaluation, all seeds together': hours or 'nothing has been run'}
 
 
-def markdown(table: Table, rows: List[dict], about: Dict[str, str], options: TableOptions) -> str:
+def markdown(table: PaperTable, rows: List[dict], about: Dict[str, str], options: TableOptions) -> str:
     """The whole Markdown file; a star marks numbers of trainings that were shortened."""
     paper = [key for key in PAPER if any(key in row['paper'] for row in rows)]
     stars = {task: ' *' if min(options.shorten, 1 if task == 'knn' else options.task_length) < 1 else ''

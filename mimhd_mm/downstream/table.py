@@ -6,14 +6,14 @@ from typing import Dict, List
 
 from ..evaluation.tasks import COLUMNS
 from ..markdown import markdown_table
-from .settings import Options, Student
+from .settings import EvaluatedStudent, Options
 
 
-def write_table(students: List[Student], results: List[dict], options: Options, command: str) -> None:
+def write_table(students: List[EvaluatedStudent], results: List[dict], options: Options, command: str) -> None:
     """Write ``table.md``, ``table.csv`` and ``table.json`` into the work dir.
 
     Args:
-        students (list[Student]): The rows.
+        students (list[EvaluatedStudent]): The rows.
         results (list[dict]): What there is so far, of ``result.json``.
         options (Options): What was asked for.
         command (str): The command line.
