@@ -2,6 +2,7 @@
 import copy
 import functools
 import logging
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,26 @@ STUDENT = dict(embed_dims=24, num_layers=3, num_heads=3, feedforward_channels=48
 TEACHER = dict(embed_dims=48, num_layers=4, num_heads=4, feedforward_channels=96)
 DECODER = dict(decoder_embed_dim=32, decoder_depth=2, decoder_num_heads=4)
 SIZE = dict(img_size=32, patch_size=8)  # 16 patches
+
+
+def pytest_configure(config):
+    config.addinivalue_line('markers', "slow: takes more than a few seconds, or starts processes; `-m 'not slow'` "
+                                       'leaves it out')
+
+
+class NoProgram(subprocess.Popen):
+    """Starts no interpreter of Python and no shell script: each costs seconds, so tests that start one are slow."""
+
+    def __init__(self, args, *others, **kwargs):
+        program = Path(str(args if isinstance(args, (str, bytes)) else args[0])).name
+        assert not program.startswith(('python', 'bash')), f'mark this test as slow: it starts {program}'
+        super().__init__(args, *others, **kwargs)
+
+
+@pytest.fixture(autouse=True)
+def _fast_tests_start_no_program(request, monkeypatch):
+    if request.node.get_closest_marker('slow') is None:
+        monkeypatch.setattr(subprocess, 'Popen', NoProgram)
 
 
 @pytest.fixture(autouse=True)

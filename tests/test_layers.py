@@ -15,7 +15,7 @@ FLOORS = [
     ('mimhd_mm.downstream', 'mimhd_mm.measuring'),
     ('mimhd_mm.engine',),  # the package as a whole
     ('mimhd_mm.engine.hooks',),
-    ('mimhd_mm.engine.looking', 'mimhd_mm.engine.optimizers', 'mimhd_mm.engine.teacher_caching'),
+    ('mimhd_mm.engine.inspection', 'mimhd_mm.engine.optimizers', 'mimhd_mm.engine.teacher_caching'),
     ('mimhd_mm.engine.loading', 'mimhd_mm.engine.multi_student_runner', 'mimhd_mm.engine.commands'),
     ('mimhd_mm.engine.launch',),
     ('mimhd_mm.engine.resume', 'mimhd_mm.engine.preflight', 'mimhd_mm.engine.cached_training'),
@@ -33,8 +33,7 @@ FLOORS = [
     ('mimhd_mm.models.relation', 'mimhd_mm.models.views', 'mimhd_mm.models.positions',
      'mimhd_mm.models.checkpointing'),
     ('mimhd_mm.weights',),
-    ('mimhd_mm.compat', 'mimhd_mm.registry', 'mimhd_mm.states', 'mimhd_mm.project',
-     'mimhd_mm.markdown'),
+    ('mimhd_mm.compat', 'mimhd_mm.registry', 'mimhd_mm.random_states', 'mimhd_mm.project', 'mimhd_mm.markdown'),
     ('mimhd_mm.errors', 'mimhd_mm.version'),
 ]
 #: packages that stand on a floor of their own, above what is in them
@@ -111,10 +110,3 @@ def test_private_names_of_the_runner_are_read_in_one_folder_only(path):
                          ids=lambda path: path.name)
 def test_every_room_of_the_laboratory_says_how_it_is_used(room):
     assert f'python -m lab.{room.name}' in (room / 'README.md').read_text()
-
-
-def test_mmseg_is_not_imported():
-    import subprocess
-    import sys
-    code = "import mimhd_mm, sys; sys.exit('mmseg' in sys.modules)"
-    assert subprocess.run([sys.executable, '-W', 'ignore', '-c', code]).returncode == 0

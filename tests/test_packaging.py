@@ -51,6 +51,7 @@ def wheel(tmp_path_factory):
         yield file
 
 
+@pytest.mark.slow
 def test_wheel_holds_configs_and_tools(wheel):
     def files(folder, suffixes):
         return {path.relative_to(ROOT).as_posix() for path in (ROOT / folder).rglob('*') if path.suffix in suffixes}
@@ -63,6 +64,7 @@ def test_wheel_holds_configs_and_tools(wheel):
     assert not [name for name in inside if '__pycache__' in name]
 
 
+@pytest.mark.slow
 def test_wheel_holds_every_module_and_no_test(wheel):
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / 'mimhd_mm').rglob('*.py')
                if '.mim' not in path.parts}
@@ -70,6 +72,15 @@ def test_wheel_holds_every_module_and_no_test(wheel):
     assert not [name for name in wheel.namelist() if name.startswith(('tests/', 'tools/', 'configs/'))]
 
 
+@pytest.mark.slow
+def test_wheel_holds_what_the_page_of_a_report_is_made_of(wheel):
+    folder = 'mimhd_mm/visualization/report'
+    files = {path.name for path in (ROOT / folder).iterdir() if path.is_file()}
+    assert {'page.html', 'style.css', 'report.js'} < files
+    assert {f'{folder}/{name}' for name in files} <= set(wheel.namelist())
+
+
+@pytest.mark.slow
 def test_wheel_holds_no_laboratory_and_no_demo(wheel):
     folders = {part for name in wheel.namelist() for part in name.split('/')[:-1]}
     assert 'lab' not in folders and 'mimhd_mm' in folders
@@ -79,12 +90,14 @@ def test_wheel_holds_no_laboratory_and_no_demo(wheel):
     assert not {f'mimhd_mm/.mim/{name}' for name in DEMO} & set(wheel.namelist())
 
 
+@pytest.mark.slow
 def test_wheel_works_without_a_clone(wheel, tmp_path):
-    """Every module can be imported, configs and tools are found, and nothing asks for the laboratory."""
+    """Every module can be imported, configs and tools are found, nothing asks for the laboratory, mmseg comes late."""
     wheel.extractall(tmp_path)
     code = (
-        'import importlib, pathlib, pkgutil, sys\n'
+        'import importlib, pathlib, pkgutil, runpy, sys\n'
         'import mimhd_mm\n'
+        "assert 'mmseg' not in sys.modules\n"
         'from mimhd_mm.downstream.settings import shipped_settings\n'
         'from mimhd_mm.project import project_root\n'
         f'assert mimhd_mm.__file__.startswith({str(tmp_path)!r}), mimhd_mm.__file__\n'
@@ -94,15 +107,20 @@ def test_wheel_works_without_a_clone(wheel, tmp_path):
         'for name in names: importlib.import_module(name)\n'
         f"assert project_root() == pathlib.Path({str(tmp_path)!r}) / 'mimhd_mm' / '.mim'\n"
         'for settings in shipped_settings().values():\n'
-        '    assert all(file.is_file() for tasks in settings.configs.values() for file in tasks.values())\n')
+        '    assert all(file.is_file() for tasks in settings.configs.values() for file in tasks.values())\n'
+        "for tool in ('train.py', 'plan.py'):\n"
+        "    sys.argv = [tool, '--help']\n"
+        '    try:\n'
+        "        runpy.run_path(str(project_root() / 'tools' / tool), run_name='__main__')\n"
+        '    except SystemExit as end:\n'
+        '        assert not end.code\n')
     environment = dict(os.environ, PYTHONPATH=str(tmp_path), PYTHONWARNINGS='ignore')
-    subprocess.run([sys.executable, '-c', code], cwd=tmp_path, env=environment, check=True)
-    for tool in ('train.py', 'plan.py'):
-        done = subprocess.run([sys.executable, tmp_path / 'mimhd_mm' / '.mim' / 'tools' / tool, '--help'], cwd=tmp_path,
-                              env=environment, check=True, capture_output=True, text=True)
-        assert 'usage: ' in done.stdout
+    done = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert [f'usage: {tool} ' in done.stdout for tool in ('train.py', 'plan.py')] == [True, True]
 
 
+@pytest.mark.slow
 def test_wheel_requires_neither_stack(wheel):
     """Two distributions of one import name must never meet, so both stacks are extras."""
     metadata = wheel.read(next(name for name in wheel.namelist() if name.endswith('/METADATA'))).decode()
@@ -188,6 +206,7 @@ def test_version_outside_the_range(monkeypatch, low, high):
         compat.check_versions()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == 'nt', reason='bash scripts')
 @pytest.mark.parametrize('script', SCRIPTS, ids=lambda path: path.name)
 def test_scripts_parse(script):
@@ -196,6 +215,7 @@ def test_scripts_parse(script):
     assert os.access(script, os.X_OK)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == 'nt', reason='bash scripts')
 @pytest.mark.parametrize('name', ['dist_train', 'dist_test', 'slurm_train', 'slurm_test'])
 def test_scripts_say_how_they_are_used(name):
@@ -204,6 +224,7 @@ def test_scripts_say_how_they_are_used(name):
     assert done.stderr.startswith(f'usage: tools/{name}.sh ') and done.stderr.count('\n') == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == 'nt', reason='bash scripts')
 @pytest.mark.parametrize('name, arguments, passed_on', [
     ('dist_train', ['a config.py', '2', '--cfg-options', 'x="[1, 2]"'],
@@ -258,6 +279,7 @@ def original_stack(tmp_path):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == 'nt', reason='bash scripts')
 def test_the_original_stack_is_installed_in_steps_that_are_taken_once(tmp_path, original_stack):
     stack = 'requirements/openmmlab.txt'
@@ -280,6 +302,7 @@ def test_the_original_stack_is_installed_in_steps_that_are_taken_once(tmp_path, 
     assert original_stack()[::2] == (0, [*steps[:2], steps[4]])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == 'nt', reason='bash scripts')
 def test_the_original_stack_never_joins_the_other_nor_clears_a_folder(tmp_path, original_stack):
     (tmp_path / 'an environment' / 'lib' / 'python3.11' / 'site-packages' / 'onedl_mmcv').mkdir(parents=True)

@@ -7,9 +7,10 @@
 # Time: not run. Result: not run (paper, three runs: 75.7, 82.3 and 84.8 top-1 after fine-tuning).
 _base_ = './mimhd_vit-base-p16_8xb512-amp-coslr-100e_in1k.py'
 
-student = {key: value for key, value in _base_.model.items() if key != 'target_generator'}
+student = {key: value for key, value in _base_.model.items() if key not in ('target_generator', 'token_fraction')}
 model = dict(
     _delete_=True, type='MultiStudent', target_generator=_base_.model.target_generator,
+    token_fraction=_base_.model.token_fraction,
     students=dict(
         tiny=dict(student, backbone=dict(student['backbone'], arch='deit-tiny')),
         small=dict(student, backbone=dict(student['backbone'], arch='deit-small')),

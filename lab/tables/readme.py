@@ -12,7 +12,7 @@ from .rows import PaperRow, PaperTable, options_text
 BEGIN = '<!-- begin: written by python -m lab.tables.run_table --readme -->'
 END = '<!-- end -->'
 #: method, size and data in the name of a pre-training config
-STEM = re.compile(r'^(?P<method>[a-z]+)_vit-(?P<size>[a-z]+)-p\d+.*_(?P<data>in1k|tiny-imagenet(?:-64px)?)$')
+STEM = re.compile(r'^(?P<method>[a-z-]+)_vit-(?P<size>[a-z]+)-p\d+.*_(?P<data>in1k|tiny-imagenet(?:-64px)?)$')
 PAPER = {'top1': 'top-1', 'mIoU': 'mIoU'}
 
 

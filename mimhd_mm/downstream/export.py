@@ -20,8 +20,8 @@ from ..engine.launch import read_config_file
 from ..engine.loading import load_backbone, read_config
 from ..errors import UserInputError
 from ..evaluation.knn_probe import raw_output
+from ..random_states import evaluating
 from ..registry import MODELS
-from ..states import evaluating
 from ..weights.fitting import load_exactly
 from ..weights.reading import read_tensors, sha256_of
 

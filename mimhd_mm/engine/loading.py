@@ -18,8 +18,8 @@ from ..datasets.image_files import IMAGE_SUFFIXES, image_files
 from ..errors import UserInputError
 from ..models import MAETeacher
 from ..models.positions import resize_positions
+from ..random_states import kept_random_states
 from ..registry import DATASETS, MODELS, TRANSFORMS
-from ..states import kept_random_states
 from ..weights.fitting import load_exactly
 from ..weights.mae_files import read_mae_file
 from ..weights.reading import read_tensors

@@ -18,7 +18,7 @@ from ..errors import UserInputError
 from ..models import MAETeacher
 from ..models.attention import attend, project_qkv
 from ..models.relation import log_relation
-from ..states import kept_random_states
+from ..random_states import kept_random_states
 from ..weights.mae_files import MAEFile
 from .teacher_doctor import build_mae, diagnose
 

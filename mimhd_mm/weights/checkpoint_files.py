@@ -20,7 +20,7 @@ from mmengine.logging import print_log
 from ..compat import load_checkpoint_safely
 from ..errors import UserInputError
 from .reading import sha256_of
-from .writing import DISK_FULL, write_whole
+from .writing import DISK_FULL_ERRORS, write_whole
 
 #: of a run that was told to stop; ``mimhd_mm.engine.hooks.InterruptHook`` writes it
 INTERRUPTED = 'interrupted_iter_{}.pth'
@@ -56,7 +56,7 @@ def write_checkpoint(path: Path, content: bytes) -> None:
     except OSError as error:
         if not path.is_file():
             note.unlink(missing_ok=True)
-        if error.errno not in DISK_FULL:
+        if error.errno not in DISK_FULL_ERRORS:
             raise
         free = shutil.disk_usage(path.parent).free
         raise UserInputError(

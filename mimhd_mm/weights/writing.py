@@ -8,7 +8,7 @@ from typing import List, Union
 #: what :func:`write_whole` calls a file while it writes it
 TEMPORARY = re.compile(r'.+\.\d+\.tmp')
 #: no space, over the quota, over the limit on the size of a file
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def write_whole(path: Path, content: Union[bytes, str]) -> None:

@@ -17,7 +17,7 @@ from mimhd_mm.registry import MODELS
 from mimhd_mm.weights.reading import read_tensors
 
 from ..conftest import SIZE, STUDENT, build_mae, to_official
-from ..test_segmentation import write_scenes
+from ..test_configs.test_segmentation import write_scenes
 from ..test_tools.commands import call, error_of, load_tool
 
 TOOL = 'evaluate_student.py'
@@ -105,6 +105,7 @@ def refusal(settings: dict, *arguments) -> str:
     return caught.value.code
 
 
+@pytest.mark.slow
 def test_from_a_file_to_a_table(tiny, student, labelled, tmp_path, capfd):
     """All five tasks, a second call that computes nothing, and one that goes on where a training was cut short."""
     pytest.importorskip('mmseg')
@@ -158,6 +159,7 @@ def test_from_a_file_to_a_table(tiny, student, labelled, tmp_path, capfd):
     assert str(folder) in other and 'other settings' in other
 
 
+@pytest.mark.slow
 def test_untrained(tiny, student, labelled, tmp_path):
     """The network before training has the student's head counts, starts nowhere and hangs on the seed alone."""
     scores = {}
@@ -173,6 +175,7 @@ def test_untrained(tiny, student, labelled, tmp_path):
     assert backbone.init_cfg is None and [layer.num_heads for layer in backbone.layer_cfgs] == [3, 3, 3, 4]
 
 
+@pytest.mark.slow
 def test_knn_of_chosen_tasks(tiny, student, labelled, tmp_path):
     """k-NN equals tools/knn.py on the same files; the rest is 'not run'."""
     load_tool(TOOL).main([str(argument) for argument in (
@@ -229,6 +232,7 @@ def test_wrong_input_before_any_run(tiny, student, labelled, tmp_path, teacher_f
     assert 'nothing.pth' in error_of(TOOL, 'nothing.pth', '--settings', 'full', '--tasks', 'knn', *work)
 
 
+@pytest.mark.slow
 def test_sentence_of_a_tool_that_fails():
     with pytest.raises(UserInputError, match="^No config file 'nothing.py'"):
         call_tool('train.py', 'nothing.py')

@@ -58,16 +58,19 @@ def test_mimhd_by_epochs(tmp_path, image_folder, teacher_file, stop_at):
     check(settings(mimhd(teacher_file), image_folder, EPOCHS), tmp_path, stop_at)
 
 
+@pytest.mark.slow
 def test_mimhd_by_iterations(tmp_path, image_folder, teacher_file):
     check(settings(mimhd(teacher_file), image_folder, ITERATIONS), tmp_path, 8)
 
 
+@pytest.mark.slow
 def test_iterations_over_a_sampler_that_ends(tmp_path, image_folder):
     config = settings(mae(), image_folder, ITERATIONS)
     config['train_dataloader']['sampler'] = dict(type='DefaultSampler', shuffle=True)
     check(config, tmp_path, 8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('workers, persistent', [(1, False), (2, True)])
 def test_with_workers(tmp_path, image_folder, teacher_file, workers, persistent):
     """Also the same as without any, and each epoch has augmentations of its own."""
@@ -79,6 +82,7 @@ def test_with_workers(tmp_path, image_folder, teacher_file, workers, persistent)
     assert equal(state_of(whole), state_of(train(alone, tmp_path / 'alone')[0]))
 
 
+@pytest.mark.slow
 def test_mae_with_accumulated_gradients(tmp_path, image_folder):
     """The checkpoint falls between two steps of the optimiser: what was accumulated is in it."""
     config = settings(mae(), image_folder, EPOCHS)
@@ -86,6 +90,7 @@ def test_mae_with_accumulated_gradients(tmp_path, image_folder):
     check(config, tmp_path, 7)
 
 
+@pytest.mark.slow
 def test_tinymim_from_a_checkpoint_by_iteration(tmp_path, image_folder, teacher_file):
     """mmengine's by_epoch=False in a run of epochs, resumed from a file that is named."""
     config = settings(tinymim(teacher_file), image_folder, EPOCHS)
@@ -99,6 +104,7 @@ def test_tinymim_from_a_checkpoint_by_iteration(tmp_path, image_folder, teacher_
         assert equal(state_of(whole), state_of(resumed))
 
 
+@pytest.mark.slow
 def test_classification_with_mixup(tmp_path, image_folder):
     """Draws in the preprocessor, in the process itself; evaluations in between."""
     model = dict(
@@ -116,6 +122,7 @@ def test_classification_with_mixup(tmp_path, image_folder):
     check(config, tmp_path, 9)
 
 
+@pytest.mark.slow
 def test_segmentation(tmp_path):
     """UperNet of mmsegmentation, by iterations."""
     pytest.importorskip('mmseg')

@@ -148,6 +148,7 @@ def config(image_folder):
     return config
 
 
+@pytest.mark.slow
 def test_damaged_newest_then_exactly_the_same_end(tmp_path, config):
     """Resumed from the one before; then a file that is named and damaged is refused."""
     whole, _, _ = train(config, tmp_path / 'whole')
@@ -191,6 +192,7 @@ def test_old_ones_go_when_new_ones_are_there(tmp_path, config):
     assert (tmp_path / 'run' / 'last_checkpoint').read_text().endswith('epoch_3.pth')
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_was_missed_is_made_up_for(tmp_path, config):
     """SIGTERM in the evaluation: the resumed run begins with it; its best checkpoint is kept."""
     class Stop(Hook):
@@ -258,6 +260,7 @@ sys.exit(3)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('what, status', [('wait', INTERRUPTED_STATUS), ('fail', 1)])
 def test_the_launcher_keeps_the_status(tmp_path, what, status):
     """SIGUSR1 to torch's launcher reaches two processes as SIGTERM; that one failed is status 1 as before."""
@@ -283,6 +286,7 @@ exit 75
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('scontrol, requeued', [(0, True), (1, False)])
 def test_slurm_starts_it_again(tmp_path, scontrol, requeued):
     """Programs in place of srun and scontrol: requeued where that works, else called again with --resume."""

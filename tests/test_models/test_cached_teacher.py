@@ -128,6 +128,7 @@ class Places(Hook):
             assert torch.equal(image, views.view(sample.sample_index, sample.view)['inputs'])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('held', [1.0, 0.5])
 def test_a_run_and_its_resumption(tmp_path, files, teacher_file, image_folder, held):
     """With and without a worker; interrupted in the middle of an epoch; every image is seen in all views."""
@@ -148,6 +149,7 @@ def test_a_run_and_its_resumption(tmp_path, files, teacher_file, image_folder, h
     assert saved['meta']['teacher']['sha256'] == whole.model.target_generator.sha256
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('there', [True, False])
 def test_hooks_that_look_at_a_teacher(tmp_path, files, teacher_file, image_folder, there):
     """They work from the MAE file; without it each that needs it says in a line that it leaves the teacher out."""

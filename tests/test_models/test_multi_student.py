@@ -136,6 +136,7 @@ def together(teacher_file, image_folder, tmp_path_factory):
     return train(multi_cfg(teacher_file), image_folder, tmp_path_factory.mktemp('together'))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['tiny', 'small', 'base'])
 def test_each_student_learns_what_it_learns_alone(together, teacher_file, image_folder, tmp_path, name):
     """14 steps in two epochs, of which every second updates weights."""
@@ -178,6 +179,7 @@ def test_log_tells_students_apart(together):
     assert entries[-1]['tiny.grad_norm'] != entries[-1]['base.grad_norm']
 
 
+@pytest.mark.slow
 def test_resumed_students_go_on_as_resumed_alone(teacher_file, image_folder, tmp_path):
     train(multi_cfg(teacher_file), image_folder, tmp_path / 'together', epochs=1)
     together = train(multi_cfg(teacher_file), image_folder, tmp_path / 'together', epochs=2, resume=True)
@@ -188,6 +190,7 @@ def test_resumed_students_go_on_as_resumed_alone(teacher_file, image_folder, tmp
         assert_same_as_alone(name, train(single, image_folder, tmp_path / name, epochs=2, resume=True), together)
 
 
+@pytest.mark.slow
 def test_resume_refuses_other_students_and_another_teacher(teacher_file, image_folder, tmp_path):
     cfg = multi_cfg(teacher_file)
     train(cfg, image_folder, tmp_path / 'run', epochs=1)
@@ -219,6 +222,7 @@ def test_settings_of_one_student(teacher_file, image_folder, tmp_path):
     assert updates == [7, 14, 7]
 
 
+@pytest.mark.slow
 def test_bfloat16_is_that_of_a_run_alone(teacher_file, image_folder, tmp_path):
     amp = dict(optim_wrapper=dict(type='CPUAmpOptimWrapper'))
     together = train(multi_cfg(teacher_file), image_folder, tmp_path / 'together', epochs=1, **amp)
@@ -246,6 +250,7 @@ def test_constructor_and_several_students_belong_together(teacher_file, image_fo
               optim_wrapper=dict(constructor='StudentOptimWrapperConstructor'))
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_two_learn_alone(teacher_file, image_folder, tmp_path):
     """Gradients are exchanged student by student, masks differ between processes: on gloo, to the bit, too."""
     models = dict(together=multi_cfg(teacher_file), tiny=single_cfgs(teacher_file)['tiny'])

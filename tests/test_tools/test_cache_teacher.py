@@ -26,6 +26,7 @@ def config(tmp_path, teacher_file, image_folder):
     return write_config(tmp_path, mimhd_cfg(teacher_file, token_fraction=0.25), image_folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('fraction, tokens', [(None, 5), (0.5, 9), (1.0, 17)])
 def test_trains_with_what_is_printed(config, tmp_path, capsys, fraction, tokens):
     """The config's share of the patches, another one, and all of them."""

@@ -42,6 +42,7 @@ def trained(request, tmp_path_factory):
     return request.param, path
 
 
+@pytest.mark.slow
 def test_doctor_tells_normalised_from_raw_pixels(trained):
     norm_pix, path = trained
     found = diagnose(read_mae_file(path), striped_images(16, seed=2).expand(-1, -1, 32, -1), num_heads=4)
@@ -49,6 +50,7 @@ def test_doctor_tells_normalised_from_raw_pixels(trained):
     assert found.explained > 0.1
 
 
+@pytest.mark.slow
 def test_doctor_keeps_the_heads_that_reconstruct_best(trained):
     _, path = trained
     file, images = read_mae_file(path), striped_images(16, seed=2).expand(-1, -1, 32, -1)
@@ -69,6 +71,7 @@ def test_explained_variance_is_one_for_a_perfect_prediction_and_leaves_random_st
     assert torch.equal(state, torch.random.get_rng_state())
 
 
+@pytest.mark.slow
 def test_check_teacher_tool(trained, tmp_path, capsys):
     norm_pix, path = trained
     pixels = striped_images(8, seed=3).expand(-1, -1, 32, -1) * torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)

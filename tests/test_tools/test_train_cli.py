@@ -66,6 +66,13 @@ def test_gpu_precision_without_gpu(image_folder):
     assert 'AmpOptimWrapper' in message and '--amp' in message
 
 
+@pytest.mark.parametrize('name', sorted({*TOOLS} - {'quickstart.py', 'dist_run.py'}))
+def test_as_a_process_every_tool_does_the_same(name):
+    """What ``run_tool`` makes of ``main``: the next test starts one of them."""
+    assert (ROOT / 'tools' / name).read_text().endswith("if __name__ == '__main__':\n    run_tool(main)\n")
+
+
+@pytest.mark.slow
 def test_as_a_process(tmp_path):
     """The same through the interpreter: status 1, exactly one line of error, no traceback."""
     done = subprocess.run(

@@ -7,10 +7,11 @@
 #     model.backbone.init_cfg.prefix=students.micro.backbone.
 _base_ = './mimhd_vit-micro-p8_1xb64-coslr-5e_tiny-imagenet-64px.py'
 
-student = {key: value for key, value in _base_.model.items() if key != 'target_generator'}
+student = {key: value for key, value in _base_.model.items() if key not in ('target_generator', 'token_fraction')}
 nano = dict(embed_dims=48, num_layers=8, num_heads=3, feedforward_channels=192)
 model = dict(
     _delete_=True, type='MultiStudent', target_generator=_base_.model.target_generator,
+    token_fraction=_base_.model.token_fraction,
     students=dict(micro=student, nano=dict(student, backbone=dict(student['backbone'], arch=nano))))
 del student, nano
 

@@ -11,6 +11,8 @@ from ...test_tools.commands import error_of, load_tool
 
 TOOL = 'lab.robustness.bad_inputs'
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope='module')
 def result(tmp_path_factory):

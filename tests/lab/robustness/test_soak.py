@@ -1,4 +1,5 @@
 """lab/robustness/soak.py: real processes, killed and corrupted; and what it finds where a run does differ."""
+import pytest
 from mmengine.config import Config
 
 from lab.robustness.soak_config import tiny_config
@@ -7,6 +8,7 @@ from lab.robustness.soak_runs import KINDS, Fault, Round, Soak, differences, mar
 from ...test_tools.commands import error_of
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_ends_alike(tmp_path):
     """Real processes, one of them told to stop in the middle of an epoch."""
     cfg = tiny_config(tmp_path)

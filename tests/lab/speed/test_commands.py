@@ -36,6 +36,7 @@ def test_step_time_of_students(tmp_path, capsys):
     assert json.loads((tmp_path / 'students.json').read_text())['about']['size'] == 'micro'
 
 
+@pytest.mark.slow
 def test_step_time_waits_for_images(image_folder, capsys):
     call(STEP, *MICRO, '--variants', 'tinymim', '--images', image_folder, '--workers', 1)
     header, _, row = (line.split('|') for line in capsys.readouterr().out.splitlines() if line.startswith('|'))

@@ -72,6 +72,7 @@ def test_commands_of_the_list_are_understood(tmp_path):
     assert {goal.name for goal in GOALS} <= set(entries)
 
 
+@pytest.mark.slow
 def test_run_keeps_what_a_measurement_leaves(listed, capfd):
     entries, page, results, pictures = listed
     failures = run_list([], results, pictures)
@@ -111,6 +112,7 @@ def test_folders_and_files_take_their_places(tmp_path):
         'loader.py', '--cfg-options', f'root={tmp_path}/TEACHER', f'file={tmp_path}/a b.pth']
 
 
+@pytest.mark.slow
 def test_goals_are_read_from_what_the_benchmarks_keep(tmp_path, capsys):
     """From real figures of tiny steps, as they come back from the file."""
     results, _ = stepping.measure(TINY)

@@ -136,6 +136,7 @@ def test_variants_take_turns():
     assert [one['all'] for one in rounds['B']] == [5, 8]
 
 
+@pytest.mark.slow
 def test_all_variants_are_measured_and_their_figures_agree():
     results, notes = stepping.measure(TINY)
     assert notes == [] and [one['variant'] for one in results] == list(variants.VARIANTS)
@@ -183,6 +184,7 @@ def test_a_step_has_no_more_arithmetic_than_it_had():
     assert 1 < flops['mimhd-half'] / flops['tinymim'] <= 1.001 * 1.15587
 
 
+@pytest.mark.slow
 def test_students_together_and_apart():
     results, notes = stepping.measure(TINY._replace(students='micro'))
     by_name = {one['variant']: one for one in results}

@@ -112,6 +112,7 @@ def kill_after_first_checkpoint(arguments, work) -> None:
         process.wait()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == 'nt', reason='signals')
 def test_rows_killed_resumed_and_complete(arguments, tmp_path, capfd):
     """Cut short in its first row, a table is gone on with; a third call computes nothing and shows the same."""
@@ -163,6 +164,7 @@ def test_rows_killed_resumed_and_complete(arguments, tmp_path, capfd):
     assert report(work)['rows'] == rows
 
 
+@pytest.mark.slow
 def test_a_row_without_training(arguments, tmp_path, capfd):
     """Its student is that of a training with the same seed before the first step, head count included."""
     assert run('starts', *arguments, '--seeds', 2) == 0
@@ -177,6 +179,7 @@ def test_a_row_without_training(arguments, tmp_path, capfd):
     assert not any(key.startswith('target_generator') for key in states[1])
 
 
+@pytest.mark.slow
 def test_a_row_that_fails(arguments, tmp_path, capfd):
     """It is reported, the next one runs, the status is 1."""
     assert run('broken', *arguments, '--rows', 5, 6, '--shorten', .5) == 1
