@@ -2,8 +2,9 @@
 
     python tools/test.py configs/finetune/CONFIG.py work_dirs/CONFIG/epoch_100.pth
 
-Arguments are OpenMMLab's. Only what testing needs is built: the training data need not be there, and a config with
-GPU-only mixed precision for training tests on a CPU. A checkpoint that does not fill the whole model is refused.
+Arguments are OpenMMLab's. Only the parts for testing are built: the training data need not exist, and a config with
+GPU-only mixed precision for training can be tested on a CPU. A checkpoint that does not
+fill the whole model is refused.
 """
 import argparse
 import os
@@ -78,7 +79,7 @@ def main(argv=None) -> None:
 
 
 def keep_only_testing(cfg: Config) -> None:
-    """Drop what trains and validates: its data need not be on this machine, its precision not fit this device."""
+    """Remove the settings for training and validation, whose data and precision this machine may not have."""
     for key in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler',
                 'val_dataloader', 'val_cfg', 'val_evaluator'):
         cfg.pop(key, None)

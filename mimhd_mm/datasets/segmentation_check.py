@@ -1,4 +1,4 @@
-"""Look at a segmentation data set before a run does: pairs, sizes, labels, files that do not decode."""
+"""Check a segmentation data set before a run: pairs, sizes, labels, files that do not decode."""
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -82,7 +82,7 @@ def check_pairs(pairs: List[Pair], num_labels: int, reduce_zero_label: bool, sam
         UserInputError: With the first problem: an annotation that is missing, unreadable, of another size than its
             image or with a label out of range, or an image that is unreadable.
     """
-    present = {}  # annotation folders and the files in them: one listing is faster than a look at every file
+    present = {}  # folder -> its files: one listing is faster than a check of every file
     for _, annotation in pairs:
         folder = os.path.dirname(annotation)
         if folder not in present:

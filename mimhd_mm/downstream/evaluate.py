@@ -1,4 +1,4 @@
-"""From a distilled student's checkpoint to downstream numbers: plan and check every run, run it, write one table."""
+"""Evaluate students downstream: plan and check every run, run it, write one table."""
 import copy
 import json
 import logging
@@ -49,7 +49,7 @@ class TaskRun:
 
     @property
     def identity(self) -> dict:
-        """What a result must have been computed from to count as this run's."""
+        """The inputs that a stored result must have been computed from."""
         return dict(student=self.student.name, task=self.task, student_sha256=self.student.sha256,
                     config_sha256=sha256_of_text(self.text))
 
@@ -59,17 +59,17 @@ class TaskRun:
         return self.cfg.train_cfg.get('max_iters') or self.cfg.train_cfg.max_epochs
 
     def result(self) -> Optional[dict]:
-        """What an earlier call has found, if it ended and belongs to this run."""
+        """The result of an earlier call, if it finished and belongs to this run."""
         file = self.folder / 'result.json'
         found = json.loads(file.read_text()) if file.is_file() else {}
         return found if self.identity.items() <= found.items() else None
 
 
 def evaluate(options: Options, command: str) -> List[dict]:
-    """Run what has no result yet and write ``table.md``, ``table.csv`` and ``table.json`` into the work dir.
+    """Run every task without a result and write ``table.md``, ``table.csv`` and ``table.json`` into the work dir.
 
-    The score of a training is its last evaluation, that of the final weights: taking the best one would choose by the
-    very images that are scored.
+    The score of a training is that of its final weights. The best of several evaluations would be selected on the
+    images that are scored.
 
     Args:
         options (Options): What is asked for.
@@ -91,7 +91,7 @@ def evaluate(options: Options, command: str) -> List[dict]:
         if result is None:
             result = execute(run, options)
         else:
-            print(f'there already: {run.folder / "result.json"}')
+            print(f'exists already: {run.folder / "result.json"}')
         print(f'{result["score"]:.2f} %', flush=True)
         results.append(result)
         write_table(students, results, options, command)
@@ -139,7 +139,7 @@ def check_labels(cfg: Config, task: str) -> None:
 
 
 def execute(run: TaskRun, options: Options) -> dict:
-    """Run one task, or go on where it was cut short, and write its ``result.json``.
+    """Run or resume one task, and write its ``result.json``.
 
     Raises:
         UserInputError: If it fails.
@@ -179,7 +179,7 @@ def last_score(run: TaskRun) -> float:
 
 
 def build_probe(cfg: Config) -> KNNProbe:
-    """k-NN on the images of a classification config, all of them, as it prepares them for validation.
+    """Build a k-NN probe on all images of a classification config, with its validation pipeline.
 
     Raises:
         UserInputError: If labels are missing or differ, or images are fewer than neighbours.

@@ -1,4 +1,4 @@
-"""What is looked at before students are evaluated: options, files and folders."""
+"""Check options, files and folders before students are evaluated."""
 import importlib
 import os
 from pathlib import Path
@@ -14,7 +14,7 @@ from .settings import EvaluatedStudent, Options
 
 
 def check_options(options: Options) -> None:
-    """Look at everything but the students' files and the data.
+    """Check everything except the students' files and the data.
 
     Raises:
         UserInputError: With the first problem.
@@ -74,10 +74,10 @@ def read_students(options: Options) -> List[EvaluatedStudent]:
 
 
 def check_architecture(file: MAEFile, options: Options) -> None:
-    """See that the settings have a config for a student of these sizes.
+    """Check that the settings have a config for a student of these sizes.
 
     Raises:
-        UserInputError: If not, with what fits.
+        UserInputError: If they have none; the message names the sizes that fit.
     """
     name, widths = options.settings.name, sorted(options.settings.configs)
     if file.embed_dims not in widths:
@@ -97,10 +97,10 @@ def check_architecture(file: MAEFile, options: Options) -> None:
 
 
 def check_folder(folder: Path, text: str) -> None:
-    """Leave alone what another run has left in a folder.
+    """Check that a folder is empty or belongs to this run.
 
     Raises:
-        UserInputError: If there is anything that does not come from this very config.
+        UserInputError: If it holds anything that does not come from this config.
     """
     config = folder / 'config.py'
     if folder.is_dir() and any(folder.iterdir()) and not (config.is_file() and config.read_text() == text):

@@ -1,4 +1,4 @@
-"""The configs that evaluate a student: which one for which width, and what a run of it sets."""
+"""The configs that evaluate a student of a given width, and the settings of each run."""
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from ..project import project_root
 
 @dataclass(frozen=True)
 class Settings:
-    """Which config evaluates a student of which width.
+    """Configs for evaluation, by width of the student.
 
     Attributes:
         name (str): For the table.
@@ -49,7 +49,7 @@ def shipped_settings() -> Dict[str, Settings]:
 
 @dataclass(frozen=True)
 class Options:
-    """What is asked for; the arguments of ``tools/evaluate_student.py``.
+    """The arguments of ``tools/evaluate_student.py``.
 
     Attributes:
         checkpoints (sequence[str]): Files with a student's tensors under ``backbone.``.
@@ -128,7 +128,7 @@ def config_text(base: Config, student: EvaluatedStudent, task: str, folder: Path
 
 
 def backbone_changes(base: Config, student: EvaluatedStudent) -> dict:
-    """Where ``model.backbone`` starts from, and what of its network is not as in the config."""
+    """Changes to ``model.backbone``: its start and the settings that differ from the config."""
     changes = dict(init_cfg=student.path and dict(type='Pretrained', prefix='backbone.', checkpoint=student.path))
     arch = RelationViT.settings_of(base.model.backbone.arch)
     if student.heads not in (None, [arch['num_heads']] * arch['num_layers']):
@@ -139,7 +139,7 @@ def backbone_changes(base: Config, student: EvaluatedStudent) -> dict:
 
 
 def classification_changes(base: Config, options: Options) -> dict:
-    """Folder of the images, and what follows from their class count where it is not the config's.
+    """Changes for the image folder, and for its class count if that differs from the config.
 
     Raises:
         UserInputError: If ``train`` or ``val`` is missing, or ``train`` holds no class folder.
@@ -160,7 +160,7 @@ def classification_changes(base: Config, options: Options) -> dict:
 
 
 def segmentation_changes(base: Config, options: Options) -> dict:
-    """Folder of the images and annotations.
+    """Changes for the folder of images and annotations.
 
     Raises:
         UserInputError: If one that the config reads is missing.
@@ -171,7 +171,7 @@ def segmentation_changes(base: Config, options: Options) -> dict:
 
 
 def data_root(base: Config, given: Optional[str], option: str, parts: Sequence[str]) -> Path:
-    """The folder of a task's data, absolute, after a look at what it has to hold.
+    """The absolute folder of a task's data, after a check of its content.
 
     Raises:
         UserInputError: If a part is missing.

@@ -1,4 +1,4 @@
-"""The table of downstream numbers, and what it was computed with."""
+"""Write the table of downstream numbers with the software and hardware that computed it."""
 import csv
 import json
 from pathlib import Path
@@ -46,7 +46,7 @@ def markdown(rows: List[dict], shorten: float) -> str:
 
 
 def describe(results: List[dict], options: Options, command: str) -> Dict[str, str]:
-    """What the numbers were computed with; of earlier results too, where they differ."""
+    """Describe how the numbers were computed, also for earlier results that differ."""
     def used(key: str) -> str:
         return '; '.join(dict.fromkeys(result['environment'][key] for result in results))
 

@@ -1,4 +1,4 @@
-"""Models and images for a look from outside: from a config and a checkpoint, without a Runner."""
+"""Build models and load images from a config and a checkpoint, without a Runner."""
 import inspect
 import random
 from pathlib import Path
@@ -48,7 +48,7 @@ def build_model(cfg: Config) -> nn.Module:
 
 
 def build_untrained(cfg: Config, seed: int) -> nn.Module:
-    """The model of a run with this seed as it was before the first step; global random states stay as they are."""
+    """Build the model of a run with this seed as it is before the first step; global random states do not change."""
     with kept_random_states():
         random.seed(seed)
         np.random.seed(seed)
@@ -62,7 +62,7 @@ def build_teacher(checkpoint: Union[str, Path], arch: Union[str, dict], img_size
                   kind: Type[VisionTransformer] = VisionTransformer, **kwargs) -> VisionTransformer:
     """The whole encoder of a MAE file, to its last block, with the final norm.
 
-    A distillation run keeps only the blocks it needs; this is the network whose features the student is after.
+    A distillation run builds only the blocks that it needs; this is the whole encoder, for evaluation.
 
     Args:
         checkpoint (str | Path): A file that :func:`~mimhd_mm.weights.mae_files.read_mae_file` reads.
@@ -84,7 +84,7 @@ def build_teacher(checkpoint: Union[str, Path], arch: Union[str, dict], img_size
 
 
 def teacher_settings(cfg: Config) -> Optional[dict]:
-    """Arguments for :func:`build_teacher` from a config, or None where it names no teacher's file, or one not here."""
+    """Arguments for :func:`build_teacher` from a config; None if it names no teacher's file or the file is missing."""
     teacher = cfg.model.get('target_generator') or {}
     if not teacher.get('checkpoint') or not Path(teacher['checkpoint']).is_file():
         return None
@@ -95,7 +95,7 @@ def teacher_settings(cfg: Config) -> Optional[dict]:
 
 def load_backbone(cfg: Config, checkpoint: Union[str, Path], kind: Optional[Type[VisionTransformer]] = None
                   ) -> VisionTransformer:
-    """The trained backbone of a checkpoint; the teacher's file is not needed for that.
+    """Load the trained backbone of a checkpoint, without the teacher's file.
 
     Args:
         cfg (Config): The config of the run.
@@ -121,7 +121,7 @@ def load_backbone(cfg: Config, checkpoint: Union[str, Path], kind: Optional[Type
 
 
 def load_model(cfg: Config, checkpoint: Union[str, Path]) -> nn.Module:
-    """The whole model of a checkpoint, in evaluation mode; what is never saved, the teacher, is from its own file.
+    """Load the whole model of a checkpoint, in evaluation mode; the teacher is read from its own file.
 
     Raises:
         UserInputError: If the two do not belong together, or the teacher's file is not there.
@@ -133,7 +133,7 @@ def load_model(cfg: Config, checkpoint: Union[str, Path]) -> nn.Module:
 
 
 def build_preprocessor(cfg: Config) -> BaseDataPreprocessor:
-    """The data preprocessor of ``cfg``, wherever it stands."""
+    """Build the data preprocessor of ``cfg``, from the model or the top level."""
     preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor')
     if preprocessor is None:
         raise UserInputError('The config has no data_preprocessor, which says how images are normalised; add it.')
@@ -173,7 +173,7 @@ def images_of(cfg: Config) -> List[Path]:
 
 
 def eval_pipeline(size: Tuple[int, int], example: Union[str, Path]) -> List[dict]:
-    """Transforms that give images one size without chance.
+    """Transforms that bring images to one size without random choices.
 
     Args:
         size (tuple): Height and width in pixels.
@@ -200,7 +200,7 @@ def eval_pipeline(size: Tuple[int, int], example: Union[str, Path]) -> List[dict
 
 
 def read_images(paths: List[Path], size: Tuple[int, int], number: int, preprocess: BaseDataPreprocessor) -> Tensor:
-    """``number`` images at even distances in the list, as the model is given them.
+    """Load ``number`` images, evenly spaced in the list, as the model receives them.
 
     Args:
         paths (list[Path]): Image files.

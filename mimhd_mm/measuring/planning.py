@@ -1,4 +1,4 @@
-"""How long a config's run takes on a machine, and how to run it there: what ``tools/plan.py`` does."""
+"""Predict how long a config's run takes on a machine and how to start it there; ``tools/plan.py`` uses it."""
 import math
 import shlex
 from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
@@ -24,7 +24,7 @@ HEADROOM = 0.9
 
 
 class PlannedRun(NamedTuple):
-    """A config's run, whatever the machine.
+    """A config's run, independent of the machine.
 
     Attributes:
         batch_size (int): Images a GPU and iteration.
@@ -41,7 +41,7 @@ class PlannedRun(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """What one GPU, or CPU process, takes.
+    """Time and memory of one GPU, or CPU process.
 
     Attributes:
         batch_size (int): Images an iteration that were measured.
@@ -138,7 +138,7 @@ def describe_run(cfg: Config, images: Optional[int]) -> PlannedRun:
 
 
 def check_trainable(cfg: Config, path: str) -> None:
-    """See that a config trains a model.
+    """Check that a config trains a model.
 
     Raises:
         UserInputError: If a part is missing.
@@ -162,7 +162,7 @@ def choose_dtype(cfg: Config, device: torch.device, amp: bool) -> str:
 
 
 def data_problem(cfg: Config) -> Optional[str]:
-    """What is wrong with the training data, or None where it is there."""
+    """What is wrong with the training data; None if nothing is."""
     try:
         check_image_folder('train_dataloader.dataset', cfg.train_dataloader.dataset)
     except UserInputError as error:
@@ -276,7 +276,7 @@ def command_line(config: str, plan: Plan, options: Sequence[str] = (), switches:
 
 def describe_plan(run: PlannedRun, cost: Cost, parts: Dict[str, tuple], plan: Plan, memory: float, machines: str
                   ) -> str:
-    """What was measured and what follows, in lines to print.
+    """Format the measurements and the plan as lines to print.
 
     Args:
         run (PlannedRun): The config's.
@@ -303,7 +303,7 @@ def describe_plan(run: PlannedRun, cost: Cost, parts: Dict[str, tuple], plan: Pl
 
 
 def unknowns(device: torch.device, gpus: int, real: bool, problem: Optional[str]) -> List[str]:
-    """What a plan made here cannot know, a sentence each."""
+    """The limits of a plan made on this machine, one sentence each."""
     found = ['weights were random and no file of weights was read, which changes no time',
              'time was reckoned in proportion to the images of an iteration; measure the batch of the plan with '
              '--batch-size where it is another']

@@ -1,4 +1,4 @@
-"""Write down what was measured, and what it was measured with."""
+"""Write measurements to files, with the hardware and software that they were made on."""
 import json
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ from ..weights.writing import write_whole
 
 
 def about(command: str, device: torch.device, **settings) -> dict:
-    """What figures were computed with: command, device, versions, commit and settings."""
+    """Describe how figures were computed: command, device, versions, commit and settings."""
     found = environment()
     if device.type == 'cpu':
         found['device'] = f'{cpu_model()}, {torch.get_num_threads()} thread(s)'
@@ -25,7 +25,7 @@ def legend(facts: Dict[str, object], notes: Sequence[str]) -> str:
 
 
 def check_target(path: Optional[str], suffix: str) -> None:
-    """See before long work that a file can be written.
+    """Check before long work that a file can be written.
 
     Raises:
         UserInputError: If it is there already, has another ending or its folder is missing.

@@ -1,9 +1,9 @@
-"""Files of checkpoints: written whole or not at all, with a hash beside them; the newest of a folder that is whole.
+"""Write checkpoints atomically with a hash beside them, and find the newest whole checkpoint of a folder.
 
 A checkpoint ``epoch_3.pth`` has ``epoch_3.pth.sha256`` beside it, a line that ``sha256sum -c`` reads. Every file is
-written under a temporary name in the same folder, synchronised with the disk, and renamed: after a kill, a power cut
-or a full disk there is the old file or the new one. While a checkpoint is replaced the line of the new one stands
-above that of the old one, so that at every moment the file has one of the hashes.
+written under a temporary name in the same folder, synchronised with the disk, and renamed. After a kill, a power cut
+or a full disk there is either the old file or the new one. While a checkpoint is replaced, the hash file holds the
+line of the new file above that of the old one, so the checkpoint always matches one of them.
 """
 import logging
 import pickle
@@ -22,18 +22,18 @@ from ..errors import UserInputError
 from .reading import sha256_of
 from .writing import DISK_FULL_ERRORS, write_whole
 
-#: of a run that was told to stop; ``mimhd_mm.engine.hooks.InterruptHook`` writes it
+#: name of the checkpoint that ``InterruptHook`` writes
 INTERRUPTED = 'interrupted_iter_{}.pth'
 CHECKPOINT = re.compile(r'(epoch|iter|interrupted_iter)_\d+\.pth')
 
 
 def hash_file(path: Path) -> Path:
-    """Where a checkpoint's hash stands."""
+    """The file that holds a checkpoint's hash."""
     return path.with_name(f'{path.name}.sha256')
 
 
 def noted_hashes(path: Path) -> List[str]:
-    """The hashes that a checkpoint may have; none where it has no file of hashes."""
+    """The hashes that a checkpoint may have; none if it has no hash file."""
     note = hash_file(path)
     return [line.split()[0] for line in note.read_text().splitlines() if line.strip()] if note.is_file() else []
 
@@ -42,7 +42,7 @@ def write_checkpoint(path: Path, content: bytes) -> None:
     """Write a checkpoint and its hash.
 
     Raises:
-        UserInputError: If the disk is full; earlier checkpoints are as they were.
+        UserInputError: If the disk is full. Earlier checkpoints do not change.
         OSError: If it cannot be written for another reason.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,7 +61,7 @@ def write_checkpoint(path: Path, content: bytes) -> None:
         free = shutil.disk_usage(path.parent).free
         raise UserInputError(
             f'The checkpoint {str(path)!r} of {len(content) / 2**20:.1f} MiB could not be written ({error.strerror}; '
-            f'{free / 2**20:.1f} MiB are free); earlier checkpoints are intact: make room and go on with --resume.'
+            f'{free / 2**20:.1f} MiB are free); earlier checkpoints are intact: free some space, then use --resume.'
         ) from error
 
 
@@ -69,7 +69,7 @@ def write_checkpoint(path: Path, content: bytes) -> None:
 class AtomicBackend(LocalBackend):
     """mmengine's backend for local files, which writes through :func:`write_checkpoint`.
 
-    mmengine's own opens the file for writing under its final name: a kill at that moment leaves a part of it there.
+    mmengine's own backend writes under the final name, so a kill leaves a partly written file there.
     """
 
     def put(self, obj: bytes, filepath: Union[str, Path]) -> None:
@@ -77,15 +77,15 @@ class AtomicBackend(LocalBackend):
         write_checkpoint(Path(filepath), obj)
 
     def remove(self, filepath: Union[str, Path]) -> None:
-        """Remove a checkpoint and its hash, in this order: a hash alone harms nothing."""
+        """Remove a checkpoint, then its hash; a hash without a checkpoint is harmless."""
         super().remove(filepath)
         hash_file(Path(filepath)).unlink(missing_ok=True)
 
 
 def damage(path: Path) -> Optional[str]:
-    """What is wrong with a checkpoint, in words; None if it is whole.
+    """Describe what is wrong with a checkpoint; None if it is whole.
 
-    By its hash where one was noted. Without, as mmengine's own hook writes it, by reading all of it.
+    The file is compared with its hash. A checkpoint without one, such as mmengine's hook writes, is read completely.
     """
     try:
         hashes = noted_hashes(path)
@@ -104,7 +104,7 @@ def damage(path: Path) -> Optional[str]:
 
 
 def checkpoints_of(folder: Path) -> List[Path]:
-    """The checkpoints of a run, the last written first; not those of its best scores, which cannot be resumed.
+    """The checkpoints of a run, last written first, without those of best scores, which cannot be resumed.
 
     Args:
         folder (Path): The work dir. Where ``last_checkpoint`` names a file in another folder, that folder is meant.
@@ -115,14 +115,14 @@ def checkpoints_of(folder: Path) -> List[Path]:
         name = noted.name
         if noted.is_file():
             folder = noted.parent
-    like = re.compile(re.escape(re.sub(r'\d+(?=\D*$)', '#', name)).replace(r'\#', r'\d+'))  # of a name of one's own
+    like = re.compile(re.escape(re.sub(r'\d+(?=\D*$)', '#', name)).replace(r'\#', r'\d+'))  # names of the user's choice
     found = [path for path in folder.glob('*') if path.is_file() and not path.name.startswith('best_') and (
         CHECKPOINT.fullmatch(path.name) or name and like.fullmatch(path.name))]
     return sorted(found, key=lambda path: (path.stat().st_mtime_ns, len(path.name), path.name), reverse=True)
 
 
 def newest_checkpoint(folder: Union[str, Path]) -> Optional[Path]:
-    """The last checkpoint that was written and is whole; those that are skipped for it are named in a warning."""
+    """The newest whole checkpoint; damaged ones that are skipped are named in a warning."""
     for path in checkpoints_of(Path(folder)):
         problem = damage(path)
         if problem is None:
@@ -132,7 +132,7 @@ def newest_checkpoint(folder: Union[str, Path]) -> Optional[Path]:
 
 
 def check_checkpoint(path: Union[str, Path]) -> None:
-    """See that a checkpoint that was asked for is whole; what is no local file is not looked at.
+    """Check that a given checkpoint is whole; files behind a URL are not checked.
 
     Raises:
         UserInputError: If it is missing or damaged, with the newest one beside it that is whole.

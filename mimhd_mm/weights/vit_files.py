@@ -277,7 +277,7 @@ def _compare(file: ViTFile) -> None:
 
 
 def _tell_heads_and_eps(file: ViTFile, path: Path, num_heads: Optional[List[int]]) -> None:
-    """Fill in what no tensor's shape tells."""
+    """Fill in the settings that tensor shapes do not determine."""
     depth, config = file.num_layers, {}
     if file.source == 'hf':
         file.eps = None

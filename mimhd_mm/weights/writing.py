@@ -1,21 +1,21 @@
-"""Write files whole or not at all."""
+"""Write files atomically."""
 import errno
 import os
 import re
 from pathlib import Path
 from typing import List, Union
 
-#: what :func:`write_whole` calls a file while it writes it
+#: name of a file while :func:`write_whole` writes it
 TEMPORARY = re.compile(r'.+\.\d+\.tmp')
 #: no space, over the quota, over the limit on the size of a file
 DISK_FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def write_whole(path: Path, content: Union[bytes, str]) -> None:
-    """Write a file that is there whole or not at all, whatever happens to the process, the machine or the disk.
+    """Write a file atomically: after a crash there is the old content or the new one.
 
     Raises:
-        OSError: If it cannot be written; what was there is still there, and nothing half-written is left.
+        OSError: If it cannot be written. The old file is kept and no partly written file is left.
     """
     path = Path(path)
     temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
@@ -32,7 +32,7 @@ def write_whole(path: Path, content: Union[bytes, str]) -> None:
 
 
 def _synchronise(folder: Path) -> None:
-    """Have the names in a folder on the disk."""
+    """Synchronise the names in a folder with the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -43,7 +43,7 @@ def _synchronise(folder: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> List[str]:
-    """Remove what a killed process left half-written; returns the names."""
+    """Remove partly written files of a killed process; return their names."""
     names = [path.name for path in folder.glob('*.tmp') if TEMPORARY.fullmatch(path.name)]
     for name in names:
         (folder / name).unlink(missing_ok=True)

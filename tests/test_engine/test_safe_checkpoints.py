@@ -132,7 +132,7 @@ def test_no_room(tmp_path):
             with pytest.raises(UserInputError, match=f'{name}.*File too large.*earlier .* are intact') as caught:
                 write_checkpoint(tmp_path / name, bytes(20000))
             assert '\n' not in str(caught.value)
-        with pytest.raises(SystemExit, match=r'^error: No room.*File too large.*make room') as caught:
+        with pytest.raises(SystemExit, match=r'^error: No room.*File too large.*free some space') as caught:
             run_tool(lambda argv: write_whole(tmp_path / 'log', bytes(20000)))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)

@@ -1,4 +1,4 @@
-"""Teacher doctor: say what an MAE file holds and whether MIM-HD can learn from it.
+"""Teacher doctor: report what an MAE file holds and whether MIM-HD can use it.
 
     python tools/analysis_tools/check_teacher.py mae_visualize_vit_large.pth --images some/photos
 

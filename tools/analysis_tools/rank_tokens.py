@@ -1,4 +1,4 @@
-"""Is [class] attention fit to choose tokens? Accuracy when a student keeps only its favourite patches, untrained.
+"""Measure accuracy when a student keeps only the patches with the highest [class] attention, without training.
 
     python tools/analysis_tools/rank_tokens.py CONFIG work_dirs/RUN/epoch_100.pth --train FOLDER --test FOLDER \\
         --other CONFIG_OF_TINYMIM CHECKPOINT --out pruned.png

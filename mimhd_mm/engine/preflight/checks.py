@@ -1,4 +1,4 @@
-"""Look at what a config names before anything is built: folders, images, devices."""
+"""Check folders, images and devices that a config names, before anything is built."""
 from itertools import islice
 from pathlib import Path
 from typing import Optional
@@ -49,7 +49,7 @@ def check_device(cfg: Config) -> None:
 
 
 def check_image_folder(key: str, dataset: dict, advice: Optional[str] = None) -> None:
-    """Find the folder a dataset config points at and open an image of it; a few may be bad, as loaders replace some.
+    """Check that the folder of a dataset config exists and that one of its first images decodes.
 
     Args:
         key (str): The config key, for the message.

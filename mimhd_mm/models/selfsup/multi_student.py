@@ -99,7 +99,7 @@ class MultiStudent(BaseModel):
             problem = root_cause(error)
             if not isinstance(problem, UserInputError):
                 raise
-        raise UserInputError(f'Student {name!r}: {problem}')  # out here, for it has no cause: it is the whole sentence
+        raise UserInputError(f'Student {name!r}: {problem}')  # outside `except`, so that it has no cause
 
     def init_weights(self) -> None:
         """Initialise the students, then load the teacher once, last, so that nothing writes over it."""

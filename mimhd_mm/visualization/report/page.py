@@ -1,4 +1,4 @@
-"""From work dirs to one HTML file that needs nothing beside it."""
+"""Write one self-contained HTML file about work dirs."""
 import base64
 import hashlib
 import io
@@ -187,10 +187,10 @@ def sha256(script: str) -> str:
 
 
 def write_text(target: Path, text: str) -> int:
-    """Write a file that is there whole or not at all; returns its bytes.
+    """Write a file atomically; return its size in bytes.
 
     Raises:
-        UserInputError: If the system does not let it.
+        UserInputError: If it cannot be written.
     """
     content = text.encode()
     temporary = target.with_name(f'{target.name}.{os.getpid()}.tmp')

@@ -1,4 +1,4 @@
-"""What a run has left in its work dir, joined over the times that it was resumed."""
+"""Read the files of a run from its work dir, joined over its resumed parts."""
 import json
 import math
 import pickle
@@ -125,7 +125,7 @@ def join(old: dict, new: dict) -> dict:
 
 
 def json_lines(file: Path) -> List[dict]:
-    """The objects of a file with one a line; a line that was cut short with the process is left out."""
+    """The objects of a file with one a line; incomplete lines are left out."""
     entries = []
     for line in file.read_text(errors='replace').splitlines():
         try:
@@ -138,7 +138,7 @@ def json_lines(file: Path) -> List[dict]:
 
 
 def read_dumped(file: Path) -> Optional[Config]:
-    """A config as mmengine dumped it, without importing what it names; None where that fails."""
+    """Read a config that mmengine dumped, without importing its modules; None if that fails."""
     try:
         return Config.fromfile(file, import_custom_modules=False)
     except Exception:  # a config is a program, and may fail as any program may
@@ -146,7 +146,7 @@ def read_dumped(file: Path) -> Optional[Config]:
 
 
 def was_resumed(config: Optional[Config]) -> bool:
-    """Whether a start went on with what was there; one whose config is lost is taken to have."""
+    """Whether a start resumed the run; assumed if its config is missing."""
     return config is None or bool(config.get('resume'))
 
 

@@ -1,4 +1,4 @@
-"""Downstream numbers: what tools/evaluate_student.py and lab/tables/run_table.py have written as JSON."""
+"""Read downstream numbers that tools/evaluate_student.py and lab/tables/run_table.py wrote as JSON."""
 import json
 from dataclasses import dataclass, field
 from pathlib import Path

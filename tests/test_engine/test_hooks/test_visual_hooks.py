@@ -186,7 +186,7 @@ def test_an_error_while_drawing_does_not_stop_training(tmp_path, teacher_file, i
     runner, seen = train(tmp_path / 'run', mimhd_cfg(teacher_file), image_folder, [
         dict(type='AttentionHook', images=str(folder), interval=1)], epochs=1)
     assert len(seen) == 4 and not pictures_of(runner)
-    assert 'AttentionHook drew nothing at iteration 0' in log_of(runner) and 'training goes on' in log_of(runner)
+    assert 'AttentionHook drew nothing at iteration 0' in log_of(runner) and 'training continues' in log_of(runner)
     assert f"Skipped the image '{folder / 'a.png'}'" in log_of(runner)
 
 
@@ -197,7 +197,7 @@ def test_a_teacher_that_is_gone_leaves_its_column_out(tmp_path, teacher_file, im
 
     (tmp_path / 'mae.pth').write_bytes(teacher_file.read_bytes())
     runner, _ = train(tmp_path / 'run', mimhd_cfg(tmp_path / 'mae.pth'), image_folder, [Remove(), ALL[1]], epochs=1)
-    assert log_of(runner).count("leaves the teacher's own out") == 1
+    assert log_of(runner).count("leaves the teacher's reconstruction out") == 1
     assert pictures_of(runner) == ['reconstruction_0.png', 'reconstruction_4.png']
 
 
