@@ -16,9 +16,10 @@ from mmengine.config import Config, ConfigDict
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import nn
 
+from mimhd_mm.datasets.nesting import innermost_datasets
 from mimhd_mm.engine.launch import add_common_arguments, build_runner, load_config, run_tool
 from mimhd_mm.errors import UserInputError
-from mimhd_mm.models.mae_files import read_tensors
+from mimhd_mm.weights.reading import read_tensors
 
 PICKLES = ('.pkl', '.pickle')
 METRIC_FILES = ('.json', '.yml', '.yaml', *PICKLES)
@@ -159,10 +160,8 @@ def use_tta(cfg: Config, name: str) -> None:
     if 'tta_model' not in cfg or 'tta_pipeline' not in cfg:
         raise UserInputError(f'--tta needs `tta_model` and `tta_pipeline`, and the config {name!r} does not have both.')
     cfg.model = ConfigDict(cfg.tta_model, module=cfg.model)
-    dataset = cfg.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
-    dataset.pipeline = cfg.tta_pipeline
+    for _, dataset in innermost_datasets('test_dataloader.dataset', cfg.test_dataloader.dataset):
+        dataset.pipeline = cfg.tta_pipeline
 
 
 def write_predictions(cfg: Config, out: str, segmentation: bool) -> None:

@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 
-from ..engine.commands import call_tool, logged, write_atomically
+from ..engine.commands import call_tool, logged
 from ..engine.launch import read_config_file, use_amp
 from ..engine.loading import build_preprocessor, build_untrained
 from ..engine.preflight import check_config
@@ -20,27 +20,28 @@ from ..engine.preflight.pretrained import check_pretrained
 from ..errors import UserInputError
 from ..evaluation import KNNProbe
 from ..evaluation.tasks import METRICS, SEGMENTATIONS
-from ..models.mae_files import read_mae_file
 from ..project import environment
 from ..registry import DATASETS
 from ..weights.checkpoint_files import newest_checkpoint
+from ..weights.mae_files import read_mae_file
+from ..weights.writing import write_whole
 from .inputs import check_folder, check_options, read_students
-from .settings import Options, Student, config_text, sha256_of_text
+from .settings import EvaluatedStudent, Options, config_text, sha256_of_text
 from .table import write_table
 
 
 @dataclass(frozen=True)
-class Run:
+class TaskRun:
     """One task of one student.
 
     Attributes:
-        student (Student): What is evaluated.
+        student (EvaluatedStudent): What is evaluated.
         task (str): Of :data:`METRICS`.
         folder (Path): For config and result; logs and checkpoints go into `run` below it.
         text (str): The config as it is written.
         cfg (Config): The same, read.
     """
-    student: Student
+    student: EvaluatedStudent
     task: str
     folder: Path
     text: str
@@ -97,7 +98,7 @@ def evaluate(options: Options, command: str) -> List[dict]:
     return results
 
 
-def plan(options: Options, students: List[Student]) -> List[Run]:
+def plan(options: Options, students: List[EvaluatedStudent]) -> List[TaskRun]:
     """Every run, each checked as ``tools/train.py`` will check it.
 
     Raises:
@@ -120,7 +121,7 @@ def plan(options: Options, students: List[Student]) -> List[Run]:
             if task not in SEGMENTATIONS and (path, task) not in looked_at:
                 check_labels(cfg, task)
             looked_at.add((path, task))
-            runs.append(Run(student, task, folder, text, cfg))
+            runs.append(TaskRun(student, task, folder, text, cfg))
     return runs
 
 
@@ -137,7 +138,7 @@ def check_labels(cfg: Config, task: str) -> None:
         DATASETS.build(dict(cfg.val_dataloader.dataset, pipeline=[]))
 
 
-def execute(run: Run, options: Options) -> dict:
+def execute(run: TaskRun, options: Options) -> dict:
     """Run or resume one task, and write its ``result.json``.
 
     Raises:
@@ -145,7 +146,7 @@ def execute(run: Run, options: Options) -> dict:
     """
     start, config = time.time(), run.folder / 'config.py'
     run.folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(config, run.text)
+    write_whole(config, run.text)
     saved = newest_checkpoint(run.folder / 'run')
     if run.task == 'knn':
         score = score_knn(run)
@@ -159,11 +160,11 @@ def execute(run: Run, options: Options) -> dict:
     result = dict(**run.identity, score=score, seconds=round(time.time() - start, 1), resumed=bool(saved),
                   settings=options.settings.name, shorten=options.shorten, seed=options.seed, gpus=options.gpus,
                   amp=options.amp, environment=environment())
-    write_atomically(run.folder / 'result.json', json.dumps(result, indent=2) + '\n')
+    write_whole(run.folder / 'result.json', json.dumps(result, indent=2) + '\n')
     return result
 
 
-def last_score(run: Run) -> float:
+def last_score(run: TaskRun) -> float:
     """Top-1 or mIoU, in percent, of the evaluation after the last epoch or iteration.
 
     Raises:
@@ -189,7 +190,7 @@ def build_probe(cfg: Config) -> KNNProbe:
                         batch_size=loader.batch_size, num_workers=loader.num_workers)
 
 
-def score_knn(run: Run) -> float:
+def score_knn(run: TaskRun) -> float:
     """Top-1 in percent of weighted k-NN on the mean patch token of the frozen student."""
     cfg = copy.deepcopy(run.cfg)
     cfg.model.backbone.init_cfg = None

@@ -17,12 +17,13 @@ from mmpretrain.models import VisionTransformer
 from torch import Tensor, nn
 
 from ..engine.launch import read_config_file
-from ..engine.loading import load_backbone, load_exactly, read_config
+from ..engine.loading import load_backbone, read_config
 from ..errors import UserInputError
 from ..evaluation.knn_probe import raw_output
-from ..models.mae_files import read_tensors, sha256_of
 from ..random_states import evaluating
 from ..registry import MODELS
+from ..weights.fitting import load_exactly
+from ..weights.reading import read_tensors, sha256_of
 
 Tensors = Dict[str, Tensor]
 

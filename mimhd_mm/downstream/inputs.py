@@ -9,8 +9,8 @@ from ..engine.preflight.pretrained import heads_of_file
 from ..errors import UserInputError
 from ..evaluation.tasks import METRICS, SEGMENTATIONS
 from ..models import RelationViT
-from ..models.mae_files import MAEFile, read_mae_file
-from .settings import Options, Student
+from ..weights.mae_files import MAEFile, read_mae_file
+from .settings import EvaluatedStudent, Options
 
 
 def check_options(options: Options) -> None:
@@ -41,7 +41,7 @@ def check_options(options: Options) -> None:
         raise UserInputError(f'--work-dir {options.work_dir!r} cannot be written to; name another.')
 
 
-def read_students(options: Options) -> List[Student]:
+def read_students(options: Options) -> List[EvaluatedStudent]:
     """The rows of the table, untrained networks last.
 
     Raises:
@@ -62,13 +62,13 @@ def read_students(options: Options) -> List[Student]:
             raise UserInputError(f'Two checkpoints would both be called {name!r}, by folder and file; evaluate '
                                  f'{checkpoint!r} in a --work-dir of its own.')
         scaled = any('.gamma' in key for key in file.encoder)
-        students.append(Student(name, file.embed_dims, str(path), file.sha256, heads, scaled))
+        students.append(EvaluatedStudent(name, file.embed_dims, str(path), file.sha256, heads, scaled))
         counts = ' and '.join(map(str, sorted(set(heads)))) + ' heads' if heads else "the config's head count"
         print(f'{name}: {file.embed_dims} wide, {file.num_layers} blocks, {counts}, {file.num_patches} patches of '
               f'{file.patch_size} px')
     if options.untrained:
         heads = {student.width: student.heads for student in reversed(students)}
-        students += [Student('untrained' if len(heads) == 1 else f'untrained-{width}', width, heads=number)
+        students += [EvaluatedStudent('untrained' if len(heads) == 1 else f'untrained-{width}', width, heads=number)
                      for width, number in sorted(heads.items())]
     return students
 

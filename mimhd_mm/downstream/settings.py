@@ -7,12 +7,11 @@ from typing import Dict, List, Optional, Sequence
 
 from mmengine.config import Config
 
+from ..datasets.nesting import LOADERS
 from ..errors import UserInputError
 from ..evaluation.tasks import SEGMENTATIONS
 from ..models import RelationViT
 from ..project import project_root
-
-LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Student:
+class EvaluatedStudent:
     """A row of the table.
 
     Attributes:
@@ -99,12 +98,12 @@ class Student:
     layer_scale: bool = False
 
 
-def config_text(base: Config, student: Student, task: str, folder: Path, options: Options) -> str:
+def config_text(base: Config, student: EvaluatedStudent, task: str, folder: Path, options: Options) -> str:
     """A config that inherits ``base`` and sets start, data, seed, place and length; the lines on top tell runs apart.
 
     Args:
         base (Config): The config of the task.
-        student (Student): What it starts from.
+        student (EvaluatedStudent): What it starts from.
         task (str): For a look at the data.
         folder (Path): Of the task. The run gets a folder in it: mmengine writes a file of the config's name there.
         options (Options): The rest.
@@ -128,7 +127,7 @@ def config_text(base: Config, student: Student, task: str, folder: Path, options
         *(f'{key} = {pformat(value, width=110, sort_dicts=False)}' for key, value in changes.items())]) + '\n'
 
 
-def backbone_changes(base: Config, student: Student) -> dict:
+def backbone_changes(base: Config, student: EvaluatedStudent) -> dict:
     """Changes to ``model.backbone``: its start and the settings that differ from the config."""
     changes = dict(init_cfg=student.path and dict(type='Pretrained', prefix='backbone.', checkpoint=student.path))
     arch = RelationViT.settings_of(base.model.backbone.arch)

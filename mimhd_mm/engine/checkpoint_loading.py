@@ -12,7 +12,7 @@ from mmengine.dist import barrier, get_rank
 from mmengine.runner import CheckpointLoader
 
 from ..errors import UserInputError
-from ..models.mae_files import read_content
+from ..weights.reading import read_content
 
 OTHERS = ('modelzoo://', 'torchvision://', 'open-mmlab://', 'openmmlab://', 'mmcls://', 'pavi://', r'(\S+\:)?s3://',
           r'(\S+\:)?petrel://')

@@ -1,4 +1,4 @@
-"""Run this project's tools in processes of their own and show their progress; read and write their files."""
+"""Run this project's tools in processes of their own and show their progress; read what they logged."""
 import collections
 import contextlib
 import json
@@ -12,7 +12,6 @@ from typing import List, Optional
 
 from ..errors import UserInputError
 from ..project import project_root
-from ..weights.checkpoint_files import write_whole
 
 #: a line of mmengine's training log, by epochs or by iterations
 PROGRESS = re.compile(r'(Epoch|Iter)\(train\)\s+\[\s*(\d+)[\]/].*?eta: (\S+(?: days?, \S+)?).*?\sloss: (\S+)')
@@ -58,11 +57,6 @@ def call_tool(tool: str, *arguments, total: Optional[int] = None) -> None:
         said = next((line.strip() for line in reversed(last) if line.strip()), 'nothing')
         errors = errors or [f'tools/{tool} ended with status {process.returncode}; its last line: {said}']
         raise UserInputError(errors[-1])
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text atomically; see :func:`~mimhd_mm.weights.checkpoint_files.write_whole`."""
-    write_whole(path, text.encode())
 
 
 def logged(work_dir: Path) -> List[dict]:

@@ -14,9 +14,9 @@ from torch.utils.data import Dataset
 
 from ..errors import UserInputError
 from ..models import MIMHD, DualViewMAEDecoder, MAETeacher, RelationViT
-from ..models.mae_files import read_mae_file
 from ..models.views import merge, put_back, take
 from ..registry import TRANSFORMS
+from ..weights.mae_files import read_mae_file
 from .loading import build_teacher, eval_pipeline, list_images
 
 

@@ -10,12 +10,11 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from ..datasets.nesting import LOADERS
 from ..errors import UserInputError, root_cause
-from ..weights.checkpoint_files import DISK_FULL_ERRORS
+from ..weights.writing import DISK_FULL_ERRORS
 from .cached_training import use_teacher_cache
 from .preflight import check_config
-
-LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:

@@ -2,7 +2,7 @@
 import inspect
 import random
 from pathlib import Path
-from typing import Dict, List, Optional, Tuple, Type, Union
+from typing import List, Optional, Tuple, Type, Union
 
 import numpy as np
 import torch
@@ -17,9 +17,12 @@ from ..datasets.decoding import BadImage, decode_image, read_bytes
 from ..datasets.image_files import IMAGE_SUFFIXES, image_files
 from ..errors import UserInputError
 from ..models import MAETeacher
-from ..models.mae_files import load_verified, read_mae_file, read_tensors, resize_positions
+from ..models.positions import resize_positions
 from ..random_states import kept_random_states
 from ..registry import DATASETS, MODELS, TRANSFORMS
+from ..weights.fitting import load_exactly
+from ..weights.mae_files import read_mae_file
+from ..weights.reading import read_tensors
 from .launch import read_config_file
 
 
@@ -62,7 +65,7 @@ def build_teacher(checkpoint: Union[str, Path], arch: Union[str, dict], img_size
     A distillation run builds only the blocks that it needs; this is the whole encoder, for evaluation.
 
     Args:
-        checkpoint (str | Path): A file that :func:`~mimhd_mm.models.mae_files.read_mae_file` reads.
+        checkpoint (str | Path): A file that :func:`~mimhd_mm.weights.mae_files.read_mae_file` reads.
         arch (str | dict): Architecture of the file's encoder; its head count is not in the file.
         img_size (int): Pixels.
         patch_size (int): Pixels.
@@ -76,7 +79,7 @@ def build_teacher(checkpoint: Union[str, Path], arch: Union[str, dict], img_size
     backbone = kind(arch=arch, img_size=img_size, patch_size=patch_size, out_type='raw', **kwargs)
     tensors = dict(read_mae_file(checkpoint).encoder)
     tensors['pos_embed'] = resize_positions(tensors['pos_embed'], backbone.patch_resolution)
-    load_verified(backbone, tensors, str(checkpoint))
+    load_exactly(backbone, tensors, checkpoint, 'check `arch` and `img_size`', part=True)
     return backbone
 
 
@@ -88,22 +91,6 @@ def teacher_settings(cfg: Config) -> Optional[dict]:
     defaults = inspect.signature(MAETeacher).parameters
     names = ('checkpoint', 'arch', 'img_size', 'patch_size')
     return {name: teacher.get(name, defaults[name].default) for name in names}
-
-
-def load_exactly(module: nn.Module, tensors: Dict[str, Tensor], source: Union[str, Path]) -> None:
-    """Load every tensor that ``module`` saves, and no other.
-
-    Raises:
-        UserInputError: If a tensor is missing, unknown or of another shape.
-    """
-    own = module.state_dict()
-    missing, unknown = sorted(set(own) - set(tensors)), sorted(set(tensors) - set(own))
-    resized = [key for key in own if key in tensors and own[key].shape != tensors[key].shape]
-    for problem, keys in (('lacks', missing), ('has the unknown', unknown), ('has another shape of', resized)):
-        if keys:
-            raise UserInputError(f'{str(source)!r} {problem} {keys[0]!r} ({len(keys)} such tensors); give the config '
-                                 f'that belongs to the checkpoint.')
-    module.load_state_dict(tensors)
 
 
 def load_backbone(cfg: Config, checkpoint: Union[str, Path], kind: Optional[Type[VisionTransformer]] = None

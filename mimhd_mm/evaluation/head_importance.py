@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from ..errors import UserInputError
 from ..models import MAETeacher
-from ..models.backbones.relation_vit import attend, project_qkv
-from ..models.mae_files import MAEFile
+from ..models.attention import attend, project_qkv
 from ..models.relation import log_relation
 from ..random_states import kept_random_states
+from ..weights.mae_files import MAEFile
 from .teacher_doctor import build_mae, diagnose
 
 MEASURES = ('gradient', 'confidence')

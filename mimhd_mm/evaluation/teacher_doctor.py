@@ -7,7 +7,8 @@ from mmpretrain.models import MAE
 from torch import Tensor
 
 from ..errors import UserInputError
-from ..models.mae_files import MAEFile, load_verified
+from ..weights.fitting import load_exactly
+from ..weights.mae_files import MAEFile
 
 
 @dataclass
@@ -68,8 +69,8 @@ def build_mae(file: MAEFile, num_heads: int, decoder_num_heads: int) -> MAE:
         head=dict(
             type='MAEPretrainHead', patch_size=file.patch_size,
             loss=dict(type='PixelReconstructionLoss', criterion='L2')))
-    load_verified(model.backbone, file.encoder, file.path)
-    load_verified(model.neck, file.decoder, file.path)
+    for module, tensors in ((model.backbone, file.encoder), (model.neck, file.decoder)):
+        load_exactly(module, tensors, file.path, 'give the file of a masked autoencoder', part=True)
     model.train(False)
     return model
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..errors import UserInputError
 from ..models import RelationViT
-from ..models.backbones.relation_vit import project_qkv
+from ..models.attention import project_qkv
 from ..models.views import take
 from .attention_maps import class_attention
 

@@ -23,7 +23,7 @@ IMAGES = {'ImageNet': 1281167, 'TinyImageNet': 100000}
 HEADROOM = 0.9
 
 
-class Run(NamedTuple):
+class PlannedRun(NamedTuple):
     """A config's run, independent of the machine.
 
     Attributes:
@@ -92,14 +92,14 @@ def largest_batch(cost: Cost, memory: float, limit: int) -> int:
     return limit if fits >= limit else 2 ** int(math.log2(fits))
 
 
-def make_plan(run: Run, cost: Cost, gpus: int, batch_size: int) -> Plan:
+def make_plan(run: PlannedRun, cost: Cost, gpus: int, batch_size: int) -> Plan:
     """Accumulate to the config's global batch, scale the rate to what that comes to, and add up the time.
 
     GPUs are taken to be equally fast and the exchange of gradients to cost nothing; iterations to take time in
     proportion to their images.
 
     Args:
-        run (Run): The config's.
+        run (PlannedRun): The config's.
         cost (Cost): Measured.
         gpus (int): How many.
         batch_size (int): Images of each in an iteration.
@@ -112,7 +112,7 @@ def make_plan(run: Run, cost: Cost, gpus: int, batch_size: int) -> Plan:
                 cost.fixed_bytes + cost.image_bytes * batch_size)
 
 
-def describe_run(cfg: Config, images: Optional[int]) -> Run:
+def describe_run(cfg: Config, images: Optional[int]) -> PlannedRun:
     """The run of a config that trains on ``images``; None is where they are not known.
 
     Raises:
@@ -134,7 +134,7 @@ def describe_run(cfg: Config, images: Optional[int]) -> Run:
         epochs = lengths['max_iters'] * base / images
     else:
         raise UserInputError('The config has neither train_cfg.max_epochs nor train_cfg.max_iters; set one.')
-    return Run(batch_size, base, cfg.optim_wrapper.optimizer.lr, images, epochs)
+    return PlannedRun(batch_size, base, cfg.optim_wrapper.optimizer.lr, images, epochs)
 
 
 def check_trainable(cfg: Config, path: str) -> None:
@@ -274,11 +274,12 @@ def command_line(config: str, plan: Plan, options: Sequence[str] = (), switches:
     return shlex.join([*start, *switches, '--cfg-options', *changes])
 
 
-def describe_plan(run: Run, cost: Cost, parts: Dict[str, tuple], plan: Plan, memory: float, machines: str) -> str:
+def describe_plan(run: PlannedRun, cost: Cost, parts: Dict[str, tuple], plan: Plan, memory: float, machines: str
+                  ) -> str:
     """Format the measurements and the plan as lines to print.
 
     Args:
-        run (Run): The config's.
+        run (PlannedRun): The config's.
         cost (Cost): Measured.
         parts (dict): Quartiles of the seconds by part, as of :func:`measure`.
         plan (Plan): Made of the two.

@@ -6,9 +6,9 @@ from typing import Dict, Optional, Sequence
 
 import torch
 
-from ..engine.commands import write_atomically
 from ..errors import UserInputError
 from ..project import cpu_model, environment
+from ..weights.writing import write_whole
 
 
 def about(command: str, device: torch.device, **settings) -> dict:
@@ -44,7 +44,7 @@ def write_json(path: str, content: dict) -> None:
     """Write ``content`` with six significant digits; short lists and dicts are a line each."""
     text = json.dumps(rounded(content), indent=1)
     text = re.sub(r'[\[{][^\[\]{}]*[\]}]', in_a_line, text)
-    write_atomically(Path(path), text + '\n')
+    write_whole(Path(path), text + '\n')
 
 
 def in_a_line(found: re.Match) -> str:

@@ -5,9 +5,7 @@ written under a temporary name in the same folder, synchronised with the disk, a
 or a full disk there is either the old file or the new one. While a checkpoint is replaced, the hash file holds the
 line of the new file above that of the old one, so the checkpoint always matches one of them.
 """
-import errno
 import logging
-import os
 import pickle
 import re
 import shutil
@@ -21,54 +19,12 @@ from mmengine.logging import print_log
 
 from ..compat import load_checkpoint_safely
 from ..errors import UserInputError
-from ..models.mae_files import sha256_of
+from .reading import sha256_of
+from .writing import DISK_FULL_ERRORS, write_whole
 
-#: name of a file while :func:`write_whole` writes it
-TEMPORARY = re.compile(r'.+\.\d+\.tmp')
 #: name of the checkpoint that ``InterruptHook`` writes
 INTERRUPTED = 'interrupted_iter_{}.pth'
 CHECKPOINT = re.compile(r'(epoch|iter|interrupted_iter)_\d+\.pth')
-#: no space, over the quota, over the limit on the size of a file
-DISK_FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file atomically: after a crash there is the old content or the new one.
-
-    Raises:
-        OSError: If it cannot be written. The old file is kept and no partly written file is left.
-    """
-    path = Path(path)
-    temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
-    try:
-        with open(temporary, 'wb') as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _synchronise(path.parent)
-
-
-def _synchronise(folder: Path) -> None:
-    """Synchronise the names in a folder with the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError:  # some network file systems do not synchronise folders
-        pass
-    finally:
-        os.close(descriptor)
-
-
-def remove_leftovers(folder: Path) -> List[str]:
-    """Remove partly written files of a killed process; return their names."""
-    names = [path.name for path in folder.glob('*.tmp') if TEMPORARY.fullmatch(path.name)]
-    for name in names:
-        (folder / name).unlink(missing_ok=True)
-    return names
 
 
 def hash_file(path: Path) -> Path:

@@ -15,8 +15,8 @@ from mimhd_mm.engine.loading import build_model
 from mimhd_mm.engine.preflight.pretrained import check_class_count, check_pretrained
 from mimhd_mm.errors import UserInputError
 from mimhd_mm.models import RelationViT
-from mimhd_mm.models.mae_files import read_tensors
 from mimhd_mm.registry import DATASETS, MODELS
+from mimhd_mm.weights.reading import read_tensors
 
 from ..conftest import SIZE, STUDENT, mimhd_cfg
 from ..conftest import read_config as read

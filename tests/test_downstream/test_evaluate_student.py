@@ -12,8 +12,9 @@ from mimhd_mm.downstream.settings import Settings, schedule_changes, shipped_set
 from mimhd_mm.engine.commands import call_tool
 from mimhd_mm.engine.launch import run_tool
 from mimhd_mm.errors import UserInputError
-from mimhd_mm.models.mae_files import read_tensors, resize_positions
+from mimhd_mm.models.positions import resize_positions
 from mimhd_mm.registry import MODELS
+from mimhd_mm.weights.reading import read_tensors
 
 from ..conftest import SIZE, STUDENT, build_mae, to_official
 from ..test_configs.test_segmentation import write_scenes

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mimhd_mm.errors import UserInputError, root_cause
-from mimhd_mm.models.backbones.relation_vit import project_qkv
+from mimhd_mm.models.attention import project_qkv
 from mimhd_mm.models.relation import QKV, Factors, log_softmax_of, with_cls
 from mimhd_mm.models.views import asked_patches, count_asked, count_seen, draw_seen, draw_views, spread_views
 from mimhd_mm.registry import MODELS

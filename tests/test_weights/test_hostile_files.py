@@ -23,9 +23,10 @@ from mimhd_mm.datasets import PackedImages
 from mimhd_mm.engine.launch import read_config_file
 from mimhd_mm.engine.preflight.pretrained import heads_of_file
 from mimhd_mm.errors import UserInputError
-from mimhd_mm.models.mae_files import read_mae_file, read_tensors
 from mimhd_mm.models.matchers.head_matchers import read_ranking
-from mimhd_mm.models.vit_files import read_vit_file
+from mimhd_mm.weights.mae_files import read_mae_file
+from mimhd_mm.weights.reading import read_tensors
+from mimhd_mm.weights.vit_files import read_vit_file
 
 from ..test_tools.commands import ROOT, call, error_of
 

@@ -12,10 +12,12 @@ from mmpretrain.models import VisionTransformer
 from torch import Tensor, nn
 
 from ...compat import load_checkpoint_safely
+from ...datasets.nesting import LOADERS, innermost_datasets
 from ...errors import UserInputError
 from ...models import RelationViT
-from ...models.mae_files import read_tensors
 from ...registry import DATASETS, MODELS
+from ...weights.fitting import compare
+from ...weights.reading import read_tensors
 
 #: norms after the last block; the kind of output decides which of them a network has
 LAST_NORMS = ('ln1.', 'ln2.')
@@ -97,18 +99,10 @@ def compare_backbone(backbone: nn.Module, tensors: Dict[str, Tensor], source: st
     Raises:
         UserInputError: If they do not belong together.
     """
-    expected = backbone.state_dict()
-    optional = {key for key in expected if key.startswith('ln2.') or 'relative_position' in key or '.gamma' in key}
-    missing = [key for key in expected if key not in tensors and key not in optional]
-    unknown = [key for key in tensors if key not in expected and not key.startswith(LAST_NORMS)]
-    odd = [key for key, value in expected.items() if key in tensors and not _fits(key, tensors[key], value)]
-    if odd:
-        raise UserInputError(f'{source!r}: {odd[0]!r} is {tuple(tensors[odd[0]].shape)} in the file but '
-                             f'{tuple(expected[odd[0]].shape)} by the config; give the config of that student\'s size.')
-    for problem, keys in (('lacks', missing), ('has the unknown', unknown)):
-        if keys:
-            raise UserInputError(f'{source!r} {problem} {keys[0]!r} ({len(keys)} such tensors) for a '
-                                 f'{type(backbone).__name__} as the config has it; give the config of that student.')
+    compare(backbone.state_dict(), tensors, source,
+            f'the config has a {type(backbone).__name__} of another size or kind; give the config of that student',
+            may_lack=lambda key: key.startswith('ln2.') or 'relative_position' in key or '.gamma' in key,
+            may_add=lambda key: key.startswith(LAST_NORMS), fits=_fits)
 
 
 def _fits(key: str, found: Tensor, expected: Tensor) -> bool:
@@ -265,7 +259,7 @@ def check_class_count(cfg: Config) -> None:
         return
     preprocessor = model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
     where = 'model.data_preprocessor' if model.get('data_preprocessor') else 'data_preprocessor'
-    for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+    for loader in LOADERS:
         number = count_classes((cfg.get(loader) or {}).get('dataset'))
         given = {'model.head': head['num_classes'], where: preprocessor.get('num_classes', number)}
         if number is not None and set(given.values()) != {number}:
@@ -277,8 +271,7 @@ def check_class_count(cfg: Config) -> None:
 
 def count_classes(dataset: Optional[dict]) -> Optional[int]:
     """How many classes the dataset of a config has; None if it is no dataset of mmpretrain's kind, or has no labels."""
-    while dataset is not None and 'dataset' in dataset:  # RepeatDataset and similar wrappers
-        dataset = dataset['dataset']
+    _, dataset = next(innermost_datasets('', dataset), ('', None))
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         kind = DATASETS.get(dataset['type']) if dataset and isinstance(dataset.get('type'), str) else None
         if not (isinstance(kind, type) and issubclass(kind, BaseDataset)):

@@ -7,7 +7,8 @@ from mmengine.hooks import CheckpointHook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from ...registry import HOOKS
-from ...weights.checkpoint_files import INTERRUPTED, hash_file, remove_leftovers, write_whole
+from ...weights.checkpoint_files import INTERRUPTED, hash_file
+from ...weights.writing import remove_leftovers, write_whole
 from .state import has_loaded, is_resumed
 
 ATOMIC = dict(backend='mimhd_mm.atomic')

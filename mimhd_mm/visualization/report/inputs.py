@@ -6,7 +6,7 @@ from typing import List, Sequence, Tuple
 
 from ...errors import UserInputError
 from .runs import is_run
-from .tables import Table, find_tables
+from .tables import ReportTable, find_tables
 
 MAX_NAME = 40  # characters of a run's name, beyond which it is shortened
 
@@ -25,7 +25,7 @@ def check_target(target: Path, overwrite: bool) -> None:
                              f'be made in; name a file in one with -o.')
 
 
-def resolve(work_dirs: Sequence[str]) -> Tuple[List[Path], List[Table]]:
+def resolve(work_dirs: Sequence[str]) -> Tuple[List[Path], List[ReportTable]]:
     """The runs of the given folders and the tables that lie in them.
 
     Raises:

@@ -20,7 +20,7 @@ from .figures import Figure, check_installed, plotly_source, thin, to_json
 from .inputs import check_names, check_target, name_folders, resolve
 from .routing_figures import routings
 from .runs import Run, read_run
-from .tables import Table, read_tables
+from .tables import ReportTable, read_tables
 
 HERE = Path(__file__).parent
 QUALITY = 90  # of WebP: letters stay sharp; our choice
@@ -70,7 +70,7 @@ def write_report(work_dirs: Sequence[str], out: str, names: Optional[Sequence[st
     return len(runs), write_text(target, text)
 
 
-def render(runs: List[Run], tables: List[Table], max_pictures: int) -> str:
+def render(runs: List[Run], tables: List[ReportTable], max_pictures: int) -> str:
     """The page."""
     groups = {title: [figure_of(runs, key) for key in keys] for title, keys in group_keys(runs).items()}
     routing = routings(runs)
