@@ -15,7 +15,7 @@ FLOORS = [
     ('mimhd_mm.downstream', 'mimhd_mm.measuring'),
     ('mimhd_mm.engine',),  # the package as a whole
     ('mimhd_mm.engine.hooks',),
-    ('mimhd_mm.engine.looking', 'mimhd_mm.engine.optimizers', 'mimhd_mm.engine.teacher_caching'),
+    ('mimhd_mm.engine.inspection', 'mimhd_mm.engine.optimizers', 'mimhd_mm.engine.teacher_caching'),
     ('mimhd_mm.engine.loading', 'mimhd_mm.engine.multi_student_runner', 'mimhd_mm.engine.commands'),
     ('mimhd_mm.engine.launch',),
     ('mimhd_mm.engine.resume', 'mimhd_mm.engine.preflight', 'mimhd_mm.engine.cached_training'),
@@ -33,7 +33,7 @@ FLOORS = [
     ('mimhd_mm.models.vit_files',),
     ('mimhd_mm.models.relation', 'mimhd_mm.models.views', 'mimhd_mm.models.mae_files',
      'mimhd_mm.models.checkpointing'),
-    ('mimhd_mm.compat', 'mimhd_mm.registry', 'mimhd_mm.states', 'mimhd_mm.project'),
+    ('mimhd_mm.compat', 'mimhd_mm.registry', 'mimhd_mm.random_states', 'mimhd_mm.project'),
     ('mimhd_mm.errors', 'mimhd_mm.version'),
 ]
 #: packages that stand on a floor of their own, above what is in them

@@ -21,8 +21,8 @@ from ..engine.loading import load_backbone, load_exactly, read_config
 from ..errors import UserInputError
 from ..evaluation.knn_probe import raw_output
 from ..models.mae_files import read_tensors, sha256_of
+from ..random_states import evaluating
 from ..registry import MODELS
-from ..states import evaluating
 
 Tensors = Dict[str, Tensor]
 

@@ -11,7 +11,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from ..errors import UserInputError, root_cause
-from ..weights.checkpoint_files import FULL
+from ..weights.checkpoint_files import DISK_FULL_ERRORS
 from .cached_training import use_teacher_cache
 from .preflight import check_config
 
@@ -154,7 +154,7 @@ def run_tool(main: Callable[[Optional[list]], Optional[int]], argv: Optional[lis
     except UserInputError as error:
         sys.exit(f'error: {root_cause(error)}')
     except OSError as error:
-        if error.errno not in FULL:
+        if error.errno not in DISK_FULL_ERRORS:
             raise
         name = f' for {str(error.filename)!r}' if error.filename else ''
         sys.exit(f'error: No room{name} ({error.strerror}); what was complete is intact: make room, and call this '

@@ -18,8 +18,8 @@ from ..datasets.image_files import IMAGE_SUFFIXES, image_files
 from ..errors import UserInputError
 from ..models import MAETeacher
 from ..models.mae_files import load_verified, read_mae_file, read_tensors, resize_positions
+from ..random_states import kept_random_states
 from ..registry import DATASETS, MODELS, TRANSFORMS
-from ..states import kept_random_states
 from .launch import read_config_file
 
 

@@ -7,7 +7,7 @@ from mmpretrain.models import VisionTransformer
 from torch import Tensor
 
 from ..errors import UserInputError
-from ..states import evaluating
+from ..random_states import evaluating
 from .knn_probe import raw_output
 
 

@@ -19,7 +19,7 @@ from ..models import MAETeacher
 from ..models.backbones.relation_vit import attend, project_qkv
 from ..models.mae_files import MAEFile
 from ..models.relation import log_relation
-from ..states import kept_random_states
+from ..random_states import kept_random_states
 from .teacher_doctor import build_mae, diagnose
 
 MEASURES = ('gradient', 'confidence')

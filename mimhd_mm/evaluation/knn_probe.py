@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from ..errors import UserInputError
+from ..random_states import evaluating, kept_random_states
 from ..registry import DATASETS
-from ..states import evaluating, kept_random_states
 from .knn import check_neighbours, extract_features, knn_accuracy
 
 FEATURES = ('avg', 'cls')

@@ -19,7 +19,7 @@ from torch import Tensor
 from ..errors import UserInputError
 from ..models import MAETeacher, RelationViT
 from ..models.relation import QKV, check_pair, factors, log_relation
-from ..states import evaluating
+from ..random_states import evaluating
 
 CHUNK = 2**23  # numbers of a relation (b, M1, N, N) that are in memory at a time (32 MiB)
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..errors import UserInputError
 from ..evaluation.attention_maps import class_attention
 from ..models.backbones import RelationViT
-from ..states import evaluating, kept_random_states
+from ..random_states import evaluating, kept_random_states
 
 GREY = 0.5
 ATTENTION_MAP = colormaps['inferno'].resampled(48)  # fewer colours make smaller files, and look the same

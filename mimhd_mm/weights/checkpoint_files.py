@@ -29,7 +29,7 @@ TEMPORARY = re.compile(r'.+\.\d+\.tmp')
 INTERRUPTED = 'interrupted_iter_{}.pth'
 CHECKPOINT = re.compile(r'(epoch|iter|interrupted_iter)_\d+\.pth')
 #: no space, over the quota, over the limit on the size of a file
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -100,7 +100,7 @@ def write_checkpoint(path: Path, content: bytes) -> None:
     except OSError as error:
         if not path.is_file():
             note.unlink(missing_ok=True)
-        if error.errno not in FULL:
+        if error.errno not in DISK_FULL_ERRORS:
             raise
         free = shutil.disk_usage(path.parent).free
         raise UserInputError(

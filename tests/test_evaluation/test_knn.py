@@ -14,7 +14,7 @@ from PIL import Image
 from mimhd_mm.errors import UserInputError
 from mimhd_mm.evaluation import KNNProbe, extract_features, knn_accuracy
 from mimhd_mm.evaluation.knn_probe import pixel_features, raw_output, token_features
-from mimhd_mm.states import evaluating, kept_random_states
+from mimhd_mm.random_states import evaluating, kept_random_states
 
 from ..test_tools.commands import call, error_of
 

@@ -18,7 +18,7 @@ import torch
 from mimhd_mm.engine.launch import run_tool
 from mimhd_mm.engine.loading import (build_preprocessor, build_teacher, build_untrained, image_size, images_of,
                                      list_images, load_backbone, read_config, teacher_settings)
-from mimhd_mm.engine.looking import decodable_images, fixed_images, foreground_masks
+from mimhd_mm.engine.inspection import decodable_images, fixed_images, foreground_masks
 from mimhd_mm.errors import UserInputError
 from mimhd_mm.evaluation.attention_maps import foreground_iou
 from mimhd_mm.models import RelationViT

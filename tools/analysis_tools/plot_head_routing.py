@@ -15,10 +15,10 @@ import torch
 from mimhd_mm.engine.hooks.head_routing_hook import figures_of
 from mimhd_mm.engine.launch import run_tool
 from mimhd_mm.engine.loading import build_untrained, image_size, list_images, load_model, read_config
-from mimhd_mm.engine.looking import fixed_images
+from mimhd_mm.engine.inspection import fixed_images
 from mimhd_mm.errors import UserInputError
 from mimhd_mm.models.selfsup import RelationDistiller
-from mimhd_mm.states import evaluating
+from mimhd_mm.random_states import evaluating
 from mimhd_mm.visualization import history_figure, read_head_weights
 from mimhd_mm.visualization.pictures import check_output, save
 from mimhd_mm.visualization.routing import FIGURES

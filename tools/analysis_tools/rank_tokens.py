@@ -30,7 +30,7 @@ from mimhd_mm.evaluation import KNNProbe, extract_features, knn_accuracy
 from mimhd_mm.evaluation.token_ranking import PLACES, PrunedViT, pruned_features
 from mimhd_mm.models import RelationViT
 from mimhd_mm.models.mae_files import read_tensors
-from mimhd_mm.states import kept_random_states
+from mimhd_mm.random_states import kept_random_states
 from mimhd_mm.visualization.curves import COLOURS
 from mimhd_mm.visualization.pictures import check_output, save
 

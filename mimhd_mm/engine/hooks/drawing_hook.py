@@ -9,7 +9,7 @@ from torch import nn
 
 from ...errors import UserInputError
 from ...models.selfsup import students_of
-from ...states import kept_random_states
+from ...random_states import kept_random_states
 from ...visualization.pictures import to_array
 from ..unwrapped import unwrapped
 

@@ -9,7 +9,7 @@ from ...models import MIMHD, RelationViT
 from ...registry import HOOKS
 from ...visualization.pictures import Reconstructor, attention_figure, reconstruction_figure
 from ..loading import list_images
-from ..looking import fixed_images, teacher_reconstruction
+from ..inspection import fixed_images, teacher_reconstruction
 from ..unwrapped import unwrapped
 from .drawing_hook import DrawingHook
 

@@ -10,8 +10,8 @@ from torch import nn
 from ...evaluation import KNNProbe
 from ...models import CachedTeacher, MAETeacher
 from ...models.selfsup import students_of
+from ...random_states import kept_random_states
 from ...registry import HOOKS
-from ...states import kept_random_states
 from ..loading import build_teacher, build_untrained
 from ..preflight import check_image_folder
 from ..resume.state import has_loaded

@@ -14,7 +14,7 @@ class MAEPixelHead(MAEPretrainHead):
     """mmpretrain's ``MAEPretrainHead``, which takes square images, for images that are wider or taller too.
 
     On square images it is the parent, number for number. Arguments are the parent's: ``loss``, ``norm_pix`` (as the
-    decoder was trained; see the README's table of files), ``patch_size``, ``in_channels``.
+    decoder was trained; see the table in docs/guides/teachers.md), ``patch_size``, ``in_channels``.
     """
 
     def patchify(self, imgs: Tensor) -> Tensor:

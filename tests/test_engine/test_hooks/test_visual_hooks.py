@@ -15,7 +15,7 @@ from PIL import Image
 
 from mimhd_mm.datasets import PackedImages
 from mimhd_mm.engine.hooks import AttentionHook, HeadRoutingHook, ReconstructionHook, drawing_hook
-from mimhd_mm.engine.looking import decodable_images, fixed_images, teacher_reconstruction
+from mimhd_mm.engine.inspection import decodable_images, fixed_images, teacher_reconstruction
 from mimhd_mm.errors import UserInputError
 from mimhd_mm.registry import RUNNERS
 from mimhd_mm.visualization import read_head_weights
