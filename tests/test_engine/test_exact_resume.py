@@ -59,6 +59,7 @@ def check(config, tmp_path, stop_at, left_alone=None):
     return whole, resumed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('stop_at', [6, 10])
 def test_mimhd_by_epochs(tmp_path, by_epochs, stop_at):
     """At the end of an epoch and in the middle of one; images, losses, W, weights, optimiser, schedules."""
