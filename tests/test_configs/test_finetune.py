@@ -282,6 +282,7 @@ def test_class_count_of_the_data(student_file, labelled):
     check_class_count(read(next((ROOT / 'configs' / 'pretrain' / 'mini').glob('mae_*.py'))))
 
 
+@pytest.mark.slow
 def test_from_the_command_line(student_file, labelled, tmp_path):
     """Small machines' options in a real run (scaled rate, gradient accumulation, activation checkpointing); a test."""
     arch = [f'model.backbone.arch.{key}={value}' for key, value in STUDENT.items()]

@@ -115,6 +115,7 @@ TOOLS = ('teacher', 'resume', 'load_from', 'init_cfg', 'test', 'check_teacher', 
          'plot_reconstruction', 'knn', 'evaluate_student', 'vit_to_mmpretrain', 'export_student')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('tool', TOOLS)
 def test_refused_by_every_tool(tool, files, data, tmp_path):
     """A payload of the new format and of the old, and a bomb; the file is named and nothing is left behind."""

@@ -81,6 +81,7 @@ def drawn(tmp_path_factory, teacher_file, image_folder):
     return train(tmp_path_factory.mktemp('drawn'), model, image_folder, ALL)
 
 
+@pytest.mark.slow
 def test_training_is_the_same_with_and_without(drawn, tmp_path, teacher_file, image_folder):
     model = mimhd_cfg(teacher_file, backbone=dict(drop_path_rate=0.1))
     plain, without = train(tmp_path, model, image_folder, [])
@@ -91,6 +92,7 @@ def test_training_is_the_same_with_and_without(drawn, tmp_path, teacher_file, im
     assert not pictures_of(plain)
 
 
+@pytest.mark.slow
 def test_what_a_run_leaves_on_disk(drawn):
     runner, _ = drawn
     assert pictures_of(runner) == sorted(
@@ -130,6 +132,7 @@ def test_the_teachers_own_is_the_mae_of_its_file(build_mimhd, teacher_file):
     assert expected[mask].std() > 0.01 and not torch.allclose(found[~mask], expected[~mask], atol=1e-3)
 
 
+@pytest.mark.slow
 def test_tensorboard_reads_what_was_drawn(tmp_path, teacher_file, image_folder):
     accumulator = pytest.importorskip('tensorboard.backend.event_processing.event_accumulator')
     backends = [dict(type='TensorboardVisBackend')]
@@ -163,6 +166,7 @@ def test_warns_of_weights_that_teach_little(tmp_path, teacher_file, image_folder
     assert all('WARNING' in line and word in line for line in lines)
 
 
+@pytest.mark.slow
 def test_several_students_have_pictures_of_their_own(tmp_path, teacher_file, image_folder):
     tiny = mimhd_cfg(teacher_file)
     teacher = tiny.pop('target_generator')

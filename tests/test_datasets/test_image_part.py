@@ -7,7 +7,7 @@ from PIL import Image
 from mimhd_mm.datasets import TinyImageNet
 from mimhd_mm.datasets.image_part import link_part
 
-from .test_tools.commands import error_of
+from ..test_tools.commands import error_of
 
 
 @pytest.fixture(scope='module')
