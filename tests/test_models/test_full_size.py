@@ -37,6 +37,7 @@ def test_vit_base_learns_from_vit_large(tmp_path):
     write_vit_large_mae(tmp_path / 'mae_visualize_vit_large.pth')
     cfg = Config.fromfile(CONFIG)
     cfg.model.target_generator.checkpoint = str(tmp_path / 'mae_visualize_vit_large.pth')
+    cfg.model.rec_weight = 0.1
     cfg.optim_wrapper.type = 'OptimWrapper'
     for key in ('loss_scale', 'dtype'):
         cfg.optim_wrapper.pop(key)

@@ -60,7 +60,7 @@ def test_equal_runs_share_a_folder_and_others_do_not(tmp_path):
 
     assert folder() == folder()
     (tmp_path / 'teacher.pth').write_text('one')
-    folders = [folder(), folder(row_options={'model.rec_weight': 0}), folder(seed=1), folder(shorten=.4),
+    folders = [folder(), folder(row_options={'model.rec_weight': 0.5}), folder(seed=1), folder(shorten=.4),
                folder(pretrain_root='elsewhere'), folder(gpus=2), folder(amp=True),
                folder(teacher=str(tmp_path / 'teacher.pth'))]
     assert len(set(folders)) == len(folders)
@@ -69,7 +69,7 @@ def test_equal_runs_share_a_folder_and_others_do_not(tmp_path):
             for table, numbers in (('table3', (3, )), ('figure2', (4, )), ('figure6', (5, )),
                                    ('table1-tiny-imagenet', (1, )))
             for row in TABLES[table].rows if row.number in numbers}
-    assert len(set(full.values())) == 1  # the default MIM-HD is trained once for all
+    assert len(set(full.values())) == 1  # mimhd-literal is trained once for all
 
 
 def test_the_written_config(tmp_path, data):
@@ -93,7 +93,7 @@ def test_mean_and_deviation_by_hand(tmp_path, data):
     assert summary([5.]) == dict(mean=5., std=None, n=1) and summary([]) is None
 
     rows = [PaperRow(1, 'three seeds', dict(mini=dict(config=MINI), full=dict(config=MINI)), dict(mIoU=41.)),
-            PaperRow(2, 'one seed', dict(mini=dict(config=MINI, options={'model.rec_weight': 0}))),
+            PaperRow(2, 'one seed', dict(mini=dict(config=MINI, options={'model.rec_weight': 0.5}))),
             PaperRow(3, 'none', dict(mini=dict(config=MINI, options={'model.rec_weight': 2})))]
     table = PaperTable('some', 'Some table', rows)
     options = TableOptions(mini=True, seeds=3, pretrain_root=str(data), work_dir=str(tmp_path), tasks=('knn', ))
