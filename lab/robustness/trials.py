@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mimhd_mm.datasets import LoadAnyImage
+from mimhd_mm.engine.resume.safe_loading import safe_loading
 from mimhd_mm.errors import UserInputError
 from mimhd_mm.models.mae_files import read_mae_file, read_tensors
 from mimhd_mm.models.vit_files import read_vit_file
@@ -24,7 +25,7 @@ READERS: Dict[str, Callable[[Path], object]] = {
     'teacher': lambda path: read_mae_file(path, need_decoder=True),
     'converter': read_vit_file,
     'student': read_tensors,
-    '--resume, load_from, init_cfg': lambda path: load_checkpoint(nn.Linear(2, 2), str(path)),
+    '--resume, load_from, init_cfg': safe_loading()(lambda path: load_checkpoint(nn.Linear(2, 2), str(path))),
 }
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..engine.launch import read_config_file
 from ..engine.loading import load_backbone, load_exactly, read_config
+from ..engine.resume.safe_loading import safe_loading
 from ..errors import UserInputError
 from ..evaluation.knn_probe import raw_output
 from ..models.mae_files import read_tensors, sha256_of
@@ -210,7 +211,8 @@ def run_mmpretrain(student: Student, target: Path, images: Tensor) -> Tensor:
         arch=_arch(student), img_size=student.backbone.img_size, patch_size=student.patch_size, out_type='raw',
         final_norm=student.backbone.final_norm, layer_cfgs=[dict(num_heads=number) for number in heads],
         init_cfg=dict(type='Pretrained', checkpoint=str(target), prefix='backbone.'))
-    model.init_weights()
+    with safe_loading():
+        model.init_weights()
     model.eval()
     return model(images)[-1]
 

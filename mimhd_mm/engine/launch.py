@@ -14,6 +14,7 @@ from ..errors import UserInputError, root_cause
 from ..weights.checkpoint_files import DISK_FULL_ERRORS
 from .cached_training import use_teacher_cache
 from .preflight import check_config
+from .resume.safe_loading import safe_loading
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
@@ -148,9 +149,14 @@ def check_batches(runner: Runner) -> None:
 
 
 def run_tool(main: Callable[[Optional[list]], Optional[int]], argv: Optional[list] = None) -> None:
-    """Call ``main`` and turn wrong input, and a full disk, into one sentence on stderr and exit status 1."""
+    """Call ``main``; wrong input, and a full disk, become one sentence on stderr and exit status 1.
+
+    The whole tool runs under :func:`~mimhd_mm.engine.resume.safe_loading.safe_loading`, whichever Runner it builds.
+    """
     try:
-        sys.exit(main(argv))
+        with safe_loading():
+            status = main(argv)
+        sys.exit(status)
     except UserInputError as error:
         sys.exit(f'error: {root_cause(error)}')
     except OSError as error:

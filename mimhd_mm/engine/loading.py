@@ -21,6 +21,7 @@ from ..models.mae_files import load_verified, read_mae_file, read_tensors, resiz
 from ..random_states import kept_random_states
 from ..registry import DATASETS, MODELS, TRANSFORMS
 from .launch import read_config_file
+from .resume.safe_loading import safe_loading
 
 
 def read_config(path: Union[str, Path]) -> Config:
@@ -46,7 +47,7 @@ def build_model(cfg: Config) -> nn.Module:
 
 def build_untrained(cfg: Config, seed: int) -> nn.Module:
     """The model of a run with this seed as it was before the first step; global random states stay as they are."""
-    with kept_random_states():
+    with kept_random_states(), safe_loading():
         random.seed(seed)
         np.random.seed(seed)
         torch.manual_seed(seed)

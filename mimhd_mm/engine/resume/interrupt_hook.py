@@ -82,7 +82,8 @@ class InterruptHook(Hook):
                               f'--resume goes on from there.')
         for number in self.before:
             signal.signal(number, signal.SIG_IGN)  # a late one would change the status
-        if os.environ.get('LOCAL_RANK', '0') == '0' and os.environ.get('MIMHD_MM_STATUS_FILE'):  # tools/dist_run.py reads it
+        # tools/dist_run.py reads the file
+        if os.environ.get('LOCAL_RANK', '0') == '0' and os.environ.get('MIMHD_MM_STATUS_FILE'):
             Path(os.environ['MIMHD_MM_STATUS_FILE']).write_text(str(INTERRUPTED_STATUS))
         barrier()
         raise SystemExit(INTERRUPTED_STATUS)

@@ -5,6 +5,7 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.registry import LOOPS as MMENGINE_LOOPS
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from mmengine.runner.base_loop import BaseLoop
+from torch import nn
 from torch.utils.data import DataLoader
 
 from ...datasets.seeded_samples import outlive_sigterm
@@ -12,6 +13,7 @@ from ...errors import UserInputError
 from ...registry import RUNNERS
 from ...weights.checkpoint_files import check_checkpoint, newest_checkpoint
 from .loops import ResumableEpochBasedTrainLoop, ResumableIterBasedTrainLoop
+from .safe_loading import safe_loading
 
 #: loop of mmengine -> the one that takes its place
 RESUMABLE = {EpochBasedTrainLoop: ResumableEpochBasedTrainLoop, IterBasedTrainLoop: ResumableIterBasedTrainLoop}
@@ -28,6 +30,8 @@ class ResumableRunner(Runner):
       checkpoint. With ``load_from`` a damaged one is refused.
     - Before a checkpoint is written, the hooks' ``gather_states(runner)`` is called in every process; mmengine's
       ``before_save_checkpoint`` is called in the first one only.
+    - Whatever is loaded through mmengine while it trains, validates, tests or loads is loaded under
+      :func:`~mimhd_mm.engine.resume.safe_loading.safe_loading`.
     """
 
     @staticmethod
@@ -48,6 +52,26 @@ class ResumableRunner(Runner):
             kind = MMENGINE_LOOPS.get(kind) if isinstance(kind, str) else kind
             loop['type'] = RESUMABLE.get(kind, loop['type'])
         return super().build_train_loop(loop)
+
+    @safe_loading()
+    def train(self) -> nn.Module:
+        """As the parent; nothing in a file that ``init_cfg`` or a checkpoint names is executed."""
+        return super().train()
+
+    @safe_loading()
+    def val(self) -> dict:
+        """As the parent; nothing in a checkpoint is executed."""
+        return super().val()
+
+    @safe_loading()
+    def test(self) -> dict:
+        """As the parent; nothing in a checkpoint is executed."""
+        return super().test()
+
+    @safe_loading()
+    def load_checkpoint(self, *args, **kwargs) -> dict:
+        """As the parent; nothing in the checkpoint is executed."""
+        return super().load_checkpoint(*args, **kwargs)
 
     def load_or_resume(self) -> None:
         """Load or resume, from what :meth:`choose_checkpoint` says where a run is resumed."""

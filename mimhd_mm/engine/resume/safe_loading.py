@@ -1,8 +1,11 @@
-"""What mmengine loads checkpoints with: ``--resume``, ``load_from`` and ``init_cfg`` never unpickle what could run.
+"""Checkpoint loaders for mmengine under which ``--resume``, ``load_from`` and ``init_cfg`` execute nothing in a file.
 
 mmengine's own loaders try ``weights_only=True`` (or, before 0.10.12 and from URLs, do not) and unpickle whatever is in
-the file when that fails. These take their places, by mmengine's public seam for that, when ``mimhd_mm`` is imported.
+the file when that fails. :func:`safe_loading` puts the loaders of this module in their places for as long as it lasts:
+while our tools and our Runners run, and where our functions initialise a model. Importing changes nothing.
 """
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Optional
 from urllib.parse import unquote, urlparse
@@ -11,14 +14,13 @@ import torch
 from mmengine.dist import barrier, get_rank
 from mmengine.runner import CheckpointLoader
 
-from ..errors import UserInputError
-from ..models.mae_files import read_content
+from ...errors import UserInputError
+from ...models.mae_files import read_content
 
 OTHERS = ('modelzoo://', 'torchvision://', 'open-mmlab://', 'openmmlab://', 'mmcls://', 'pavi://', r'(\S+\:)?s3://',
           r'(\S+\:)?petrel://')
 
 
-@CheckpointLoader.register_scheme(prefixes='', force=True)
 def load_from_local(filename: str, map_location: Any = None) -> dict:
     """All that a ``.pth`` or ``.safetensors`` file holds, where it is tensors and plain values.
 
@@ -35,7 +37,6 @@ def load_from_local(filename: str, map_location: Any = None) -> dict:
     return content
 
 
-@CheckpointLoader.register_scheme(prefixes=('http://', 'https://'), force=True)
 def load_from_http(filename: str, map_location: Any = None, model_dir: Optional[str] = None) -> dict:
     """Download a file where it is not there yet, then load it as :func:`load_from_local` does.
 
@@ -62,7 +63,6 @@ def load_from_http(filename: str, map_location: Any = None, model_dir: Optional[
     return load_from_local(str(path), map_location)
 
 
-@CheckpointLoader.register_scheme(prefixes=OTHERS, force=True)
 def load_from_elsewhere(filename: str, map_location: Any = None) -> dict:
     """Refuse what mmengine would load by unpickling.
 
@@ -71,3 +71,24 @@ def load_from_elsewhere(filename: str, map_location: Any = None) -> dict:
     """
     raise UserInputError(f'{filename!r} is not loaded, because it could not be done without executing what it may '
                          f'hold; download the file and give its path, or its https address.')
+
+
+#: prefixes of addresses -> their loader
+SAFE_LOADERS = {'': load_from_local, ('http://', 'https://'): load_from_http, OTHERS: load_from_elsewhere}
+
+
+@contextmanager
+def safe_loading() -> Iterator[None]:
+    """Make everything that loads through mmengine inside use the loaders of this module.
+
+    Afterwards mmengine has the loaders that it had before. Blocks may nest. A loader that another package registered
+    for a prefix of its own stays in use.
+    """
+    before = CheckpointLoader._schemes
+    CheckpointLoader._schemes = dict(before)
+    try:
+        for prefixes, loader in SAFE_LOADERS.items():
+            CheckpointLoader.register_scheme(prefixes, loader, force=True)
+        yield
+    finally:
+        CheckpointLoader._schemes = before
