@@ -1,4 +1,5 @@
 """The one exception that means "the user's input is wrong, and here is what to do"."""
+from typing import Optional
 
 
 class UserInputError(ValueError):
@@ -8,7 +9,7 @@ class UserInputError(ValueError):
     """
 
 
-def root_cause(error: BaseException) -> UserInputError:
+def root_cause(error: BaseException) -> BaseException:
     """The first :class:`UserInputError` of a chain.
 
     mmengine's registries re-raise whatever a constructor raises with ``class `X` in path:`` put before the
@@ -22,10 +23,11 @@ def root_cause(error: BaseException) -> UserInputError:
         UserInputError: The innermost one of the chain, or ``error`` itself where it holds none.
     """
     found = error
-    while error is not None:
-        if isinstance(error, UserInputError):
-            found = error
-        error = error.__cause__ or error.__context__
+    link: Optional[BaseException] = error
+    while link is not None:
+        if isinstance(link, UserInputError):
+            found = link
+        link = link.__cause__ or link.__context__
     if isinstance(found, UserInputError) and str(found).startswith('Caught UserInputError in '):
         return UserInputError(str(found).rpartition('UserInputError: ')[2].strip())
     return found

@@ -39,7 +39,7 @@ def version_of(package: str) -> str:
 
 
 def commit() -> str:
-    """The commit of this project, ``+ changes`` where files but for the docs differ from it, ``'no git'`` without one."""
+    """The commit of this project, ``+ changes`` where files outside docs/ differ from it, ``'no git'`` without one."""
     root = project_root()
     try:
         head, changes = (subprocess.run(['git', '-C', str(root), *arguments], capture_output=True, text=True,

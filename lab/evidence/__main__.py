@@ -27,7 +27,7 @@ def main(argv=None) -> int:
         if name in ('run', 'list'):
             command.add_argument('tables', nargs='*', help='default: all')
             command.add_argument('--only', default='', metavar='REGEX', help='rows in whose name it is found')
-            command.add_argument('--seeds', type=int, nargs='+', help='in place of the protocol\'s')
+            command.add_argument('--seeds', type=int, nargs='+', help="in place of the protocol's")
         if name in ('run', 'collect'):
             for option, what in (
                     ('--data', 'folder of labelled packed images: train.safetensors and val.safetensors'),

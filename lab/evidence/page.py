@@ -20,8 +20,8 @@ DIGITS = {'read_out': 4}
 INTRODUCTION = (
     'Percent, but for the read-out KL (nats a query), where less is better; mean ± sample standard deviation over n '
     'seeds. "Before last" is the block before the last; of a teacher, the tapped block counts as the last. Minutes are '
-    'those of one training on one thread, start and reading of images included and evaluation not, by the clock and of the '
-    'processor (CPU). "Teacher\'s" are those of asking the teacher once, which rows of the same targets share. '
+    'those of one training on one thread, start and reading of images included and evaluation not, by the clock and of '
+    'the processor (CPU). "Teacher\'s" are those of asking the teacher once, which rows of the same targets share. '
     'Differences are means over the seeds that both rows have, with a 95 % interval (t); where less is better the sign '
     'is turned round, so that more is better everywhere. *Better* and *worse*: the interval is without 0.')
 
@@ -67,7 +67,7 @@ def scores_table(table: Table, runs: Runs, metrics: List[str]) -> str:
     """One line a row: scores, what else the table shows, and time."""
     costs = any(row.cost for row in table.rows)
     heading = ['row', *(['cost'] if costs else []), *(SCORES[metric] for metric in metrics), *table.logged.values(),
-               'passes', 'minutes', 'CPU minutes', 'teacher\'s, CPU minutes']
+               'passes', 'minutes', 'CPU minutes', "teacher's, CPU minutes"]
     lines = []
     for row in table.rows:
         found = runs.get(row.name, [])

@@ -53,7 +53,7 @@ class Place:
             UserInputError: If something is missing.
         """
         if not self.teacher.is_file():
-            raise UserInputError(f'No file {str(self.teacher)!r}; give the teacher\'s checkpoint with --teacher.')
+            raise UserInputError(f"No file {str(self.teacher)!r}; give the teacher's checkpoint with --teacher.")
         for folder in (self.scenes / kind / part for kind in ('images', 'annotations')
                        for part in ('training', 'validation')):
             if not folder.is_dir():
@@ -194,7 +194,7 @@ class SameStart(Hook):
         model = runner.model.state_dict()
         for key, value in self.start.items():
             if key not in model or not torch.equal(model[key].cpu(), value):
-                raise UserInputError(f'The student does not start from its file: {key} differs; give the row\'s '
+                raise UserInputError(f"The student does not start from its file: {key} differs; give the row's "
                                      f'backbone the arch, img_size and patch_size of the others.')
 
 

@@ -88,23 +88,23 @@ def of_hooks(*kinds: str) -> Reading:
 def step_goals(name: str, student: str) -> List[Goal]:
     """Those of a step on a CPU."""
     return [
-        Goal(f'{student}: FLOPs of MIM-HD over TinyMIM\'s', name, 1.25, flops('mimhd', 'tinymim')),
-        Goal(f'{student}: time of MIM-HD over TinyMIM\'s', name, 1.25, seconds('mimhd', 'tinymim')),
+        Goal(f"{student}: FLOPs of MIM-HD over TinyMIM's", name, 1.25, flops('mimhd', 'tinymim')),
+        Goal(f"{student}: time of MIM-HD over TinyMIM's", name, 1.25, seconds('mimhd', 'tinymim')),
         Goal(f'{student}: the same, above the ratio of FLOPs', name, 0.03, above_count('mimhd', 'tinymim')),
-        Goal(f'{student}: time with `rec_fraction=0.5` over TinyMIM\'s', name, 1.15, seconds('mimhd-half', 'tinymim')),
+        Goal(f"{student}: time with `rec_fraction=0.5` over TinyMIM's", name, 1.15, seconds('mimhd-half', 'tinymim')),
         Goal(f'{student}: time of a literal MIM-HD over ours', name, 1.3, seconds('literal', 'mimhd'), at_least=True),
         Goal(f'{student}: time in bf16 over float32', name, 0.7, seconds('mimhd-bf16', 'mimhd')),
-        Goal(f'{student}: share of plain matmuls\' rate', name, 0.7, share('mimhd'), at_least=True)]
+        Goal(f"{student}: share of plain matmuls' rate", name, 0.7, share('mimhd'), at_least=True)]
 
 
 def gpu_goals(size: str, student: str) -> List[Goal]:
     """Those of a step on a GPU."""
     goals = []
     for name, how in ((f'gpu-{size}', 'GPU'), (f'gpu-{size}-compiled', 'GPU, compiled')):
-        goals.append(Goal(f'{student}, {how}: time of MIM-HD over TinyMIM\'s as its public code has it', name,
+        goals.append(Goal(f"{student}, {how}: time of MIM-HD over TinyMIM's as its public code has it", name,
                           0.8 if 'compiled' in how else 1., seconds('mimhd', 'public-tinymim')))
         if size == 'base':
-            goals.append(Goal(f'{student}, {how}: share of plain matmuls\' rate', name, 0.45, share('mimhd'), True))
+            goals.append(Goal(f"{student}, {how}: share of plain matmuls' rate", name, 0.45, share('mimhd'), True))
     return goals
 
 

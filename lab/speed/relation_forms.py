@@ -1,5 +1,6 @@
 """The distances between all heads as one matmul, and broadcast: what ``lab/speed/relation_loss.py`` compares."""
 import gc
+from functools import partial
 from typing import Callable, Dict, List, Sequence, Tuple
 
 import torch
@@ -87,7 +88,7 @@ def measure(tokens: Sequence[int], heads: Sequence[Tuple[int, int]], batch: int,
                     end = clock.mark()
                     clock.wait()
                     seconds[form].append(clock.between(start, end))
-            memory = {form: peak_bytes(lambda: gradient(form, *arguments), device) for form in FORMS}
+            memory = {form: peak_bytes(partial(gradient, form, *arguments), device) for form in FORMS}
             results.append(dict(
                 batch=batch, student_heads=students, teacher_heads=teachers, tokens=number,
                 seconds={form: quartiles(values)._asdict() for form, values in seconds.items()}, peak_bytes=memory))

@@ -140,7 +140,8 @@ def plan_pretraining(source: dict, options: TableOptions, seed: int) -> Run:
     identity = json.dumps([cfg.to_dict(), hashes, options.gpus, options.amp, *([untrained] if untrained else [])],
                           sort_keys=True, default=str)
     changed = (f'{key.split(".")[-1]}={value}' for key, value in row_options.items() if value_of(base, key) != value)
-    words = [path.stem, *changed, *(['untrained'] if untrained else []), f's{seed}', hashlib.sha256(identity.encode()).hexdigest()[:10]]
+    words = [path.stem, *changed, *(['untrained'] if untrained else []), f's{seed}',
+             hashlib.sha256(identity.encode()).hexdigest()[:10]]
     folder = runs_folder(options) / re.sub(r'[^\w.=-]', '', '-'.join(words))
     cfg.work_dir = (folder / 'pretrain').as_posix()
     return Run(seed, folder, f'{body}work_dir = {cfg.work_dir!r}\n', cfg, path, untrained=untrained)

@@ -67,14 +67,15 @@ def read_tables(path: Path) -> Dict[str, Table]:
                              ) from error
     for table in tables.values():
         if not re.fullmatch(r'\w[\w.=-]*', str(table.name)):  # files are named after it
-            raise UserInputError(f'{str(path)!r}: a table cannot be called {table.name!r}; take letters, digits and . _ '
-                                 f'= - for its name.')
+            raise UserInputError(f'{str(path)!r}: a table cannot be called {table.name!r}; take letters, digits and . '
+                                 f'_ = - for its name.')
         for row in table.rows:
             for kind, source in row.sources.items():
                 if not source.keys() <= {'config', 'options', 'checkpoint', 'untrained'} or \
                         ('config' in source) == ('checkpoint' in source):
                     raise UserInputError(f'{str(path)!r}, {table.name}, row {row.number}: {kind!r} holds either a '
-                                         f'`config`, maybe with `options` and `untrained`, or a `checkpoint`, not {source}.')
+                                         f'`config`, maybe with `options` and `untrained`, or a `checkpoint`, not '
+                                         f'{source}.')
     return tables
 
 

@@ -42,8 +42,8 @@ def link_part(source: Union[str, Path], target: Union[str, Path], classes: Optio
         if 'val' in splits:
             files['val', name] = sorted(image_files(source / 'val' / name))
             if not files['val', name]:
-                raise UserInputError(f'No image in {str(source / "val" / name)!r}; `val` needs one folder a class, with '
-                                     f'images in it.')
+                raise UserInputError(f'No image in {str(source / "val" / name)!r}; `val` needs one folder a class, '
+                                     f'with images in it.')
     for (split, name), paths in files.items():
         folder = target / split / name
         for path in paths:

@@ -47,7 +47,7 @@ class TinyImageNet(CustomDataset):
     def __init__(self, data_root: Union[str, Path], split: str = 'train', with_label: bool = True,
                  metainfo: Optional[dict] = None, **kwargs) -> None:
         if split not in self.SPLITS:
-            raise UserInputError(f"Tiny ImageNet has the splits {self.SPLITS}, not split={split!r}.")
+            raise UserInputError(f'Tiny ImageNet has the splits {self.SPLITS}, not split={split!r}.')
         root = Path(data_root)
         if not (root / split).is_dir():
             raise UserInputError(

@@ -79,8 +79,8 @@ class KNNProbe:
         Args:
             backbone (VisionTransformer): The network.
             preprocess (BaseDataPreprocessor): See :meth:`score`.
-            block (int, optional): Whose tokens, counted from 1. None takes the last one's, after the final norm; so does
-                its number. Defaults to None.
+            block (int, optional): Whose tokens, counted from 1. None takes the last one's, after the final norm; so
+                does its number. Defaults to None.
 
         Raises:
             UserInputError: If the backbone is no vision transformer, lacks the block, or has no [class] token and

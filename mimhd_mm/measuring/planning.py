@@ -124,8 +124,8 @@ def describe_run(cfg: Config, images: Optional[int]) -> Run:
     if images is None:
         kind = str(cfg.train_dataloader.dataset.type).split('.')[-1]
         if kind not in IMAGES:
-            raise UserInputError(f"The images of {kind} cannot be counted, for they are not here; give the number of "
-                                 f"training images with --epoch-images.")
+            raise UserInputError(f'The images of {kind} cannot be counted, for they are not here; give the number of '
+                                 f'training images with --epoch-images.')
         images = IMAGES[kind]
     lengths = cfg.get('train_cfg') or {}
     if lengths.get('max_epochs'):

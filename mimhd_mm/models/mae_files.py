@@ -69,12 +69,12 @@ class MAEFile:
     @property
     def decoder_embed_dims(self) -> Optional[int]:
         """Width of the decoder."""
-        return self.decoder and self.decoder['mask_token'].shape[-1]
+        return self.decoder['mask_token'].shape[-1] if self.decoder else None
 
     @property
     def decoder_depth(self) -> Optional[int]:
         """Blocks of the decoder."""
-        return self.decoder and _count(self.decoder, 'decoder_blocks')
+        return _count(self.decoder, 'decoder_blocks') if self.decoder else None
 
 
 def read_mae_file(path: Union[str, Path], need_decoder: bool = False) -> MAEFile:
@@ -95,7 +95,7 @@ def read_mae_file(path: Union[str, Path], need_decoder: bool = False) -> MAEFile
     source = 'openmmlab' if any(key.startswith('backbone.') for key in tensors) else 'official'
     if source == 'openmmlab':
         encoder = _strip(tensors, 'backbone.')
-        decoder = _strip(tensors, 'neck.')
+        decoder: Optional[Tensors] = _strip(tensors, 'neck.')
     else:
         tensors = {_official_to_mmpretrain(key): value for key, value in tensors.items()}
         encoder = {key: value for key, value in tensors.items() if key.startswith(_ENCODER_STEMS)}
@@ -106,7 +106,7 @@ def read_mae_file(path: Union[str, Path], need_decoder: bool = False) -> MAEFile
         raise UserInputError(
             f'{str(path)!r} is not a masked autoencoder of a known layout: no {sorted(needed - set(encoder))[0]!r} '
             f'under `backbone.` (OpenMMLab) nor its official name; its first key is {next(iter(tensors), None)!r}.')
-    if 'decoder_embed.weight' not in decoder or 'decoder_pred.weight' not in decoder:
+    if not {'decoder_embed.weight', 'decoder_pred.weight'} <= set(decoder or {}):
         decoder = None
     if need_decoder and decoder is None:
         raise UserInputError(
@@ -235,7 +235,7 @@ def resize_positions(pos_embed: Tensor, grid: Tuple[int, int], source: Optional[
     number = pos_embed.shape[1] - 1
     if source is None:
         side = round(number ** .5)
-        source = (side, side) if side * side == number else tuple(grid)
+        source = (side, side) if side * side == number else grid
     if source[0] * source[1] != number:
         raise UserInputError(f'Position embeddings of {number} patches are of no square grid and not of {grid[0]} x '
                              f'{grid[1]} patches either; set img_size to the size that the file was trained at.')

@@ -27,8 +27,8 @@ def check_views(num_views: int, mask_ratio: float) -> None:
     """Check the two settings that :func:`draw_views` takes.
 
     Raises:
-        UserInputError: If ``num_views`` is not 1 or 2, or ``mask_ratio`` is not inside (0, 1); one view may hide nothing
-            (0) of the patches that the student saw, where it does not see all.
+        UserInputError: If ``num_views`` is not 1 or 2, or ``mask_ratio`` is not inside (0, 1); one view may hide
+            nothing (0) of the patches that the student saw, where it does not see all.
     """
     if num_views not in (1, 2):
         raise UserInputError(f'num_views is 1 or 2, not {num_views!r}: two views are complements of each other.')
@@ -84,7 +84,7 @@ def count_hidden(num_tokens: int, mask_ratio: float) -> int:
 
 
 def draw_views(batch: int, num_tokens: int, mask_ratio: float = 0.5, num_views: int = 2, *, device=None,
-               generator: torch.Generator = None) -> Tensor:
+               generator: Optional[torch.Generator] = None) -> Tensor:
     """Split every image's patches into hidden and visible, anew for each image.
 
     View 1 hides :func:`count_hidden` patches. View 2 is its complement: it hides exactly the patches that view 1 shows.
@@ -106,7 +106,7 @@ def draw_views(batch: int, num_tokens: int, mask_ratio: float = 0.5, num_views: 
     return torch.stack([hidden, ~hidden][:num_views])  # (V, B, N)
 
 
-def draw_images(batch: int, fraction: float, *, device=None, generator: torch.Generator = None) -> Tensor:
+def draw_images(batch: int, fraction: float, *, device=None, generator: Optional[torch.Generator] = None) -> Tensor:
     """Choose some of a batch's images, each with the same chance; a mean over them estimates the mean over all.
 
     Args:
@@ -146,7 +146,7 @@ def spread_views(masks: Tensor, seen: Tensor, num_tokens: int) -> Views:
 
 
 def count_asked(num_tokens: int, num_seen: int, mask_ratio: float, num_views: int) -> int:
-    """Patches that view 1 is asked for: what it hides of the seen ones, and the unseen or, of two views, half of these."""
+    """Patches that view 1 is asked for: the seen ones that it hides, and the unseen or, of two views, half of these."""
     return count_hidden(num_seen, mask_ratio) + (num_tokens - num_seen) // num_views
 
 

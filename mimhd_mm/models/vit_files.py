@@ -113,7 +113,7 @@ class ViTFile(MAEFile):
         heads = self.num_heads or [1] * self.num_layers
         height, width = self.encoder['patch_embed.projection.weight'].shape[-2:]
         image = (height * self.grid, width * self.grid) if self.grid else (height, width * self.num_patches)
-        settings = dict(
+        settings: Dict[str, Any] = dict(
             arch=dict(embed_dims=self.embed_dims, num_layers=self.num_layers, num_heads=heads[0],
                       feedforward_channels=self.feedforward_channels),
             img_size=image[0] if image[0] == image[1] else image,
@@ -248,7 +248,8 @@ def _join_qkv(tensors: Tensors, path: Path) -> Tensors:
         if f'{stem}.qkv.{kind}' in joined:
             raise UserInputError(f'{str(path)!r} has the {kind} of q, k and v for {stem!r} twice, together and one by '
                                  f'one; remove those that are not meant.')
-        joined[f'{stem}.qkv.{kind}'] = torch.cat([parts[part] for part in 'qkv'])  # rows: q of all heads, k, v
+        # rows: q of all heads, k, v
+        joined[f'{stem}.qkv.{kind}'] = torch.cat([value for value in parts.values() if value is not None])
     return joined
 
 

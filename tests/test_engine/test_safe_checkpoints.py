@@ -93,7 +93,7 @@ def test_damaged_is_noticed_named_and_skipped(tmp_path, capsys, spoil, hashed):
     spoil(new)
     os.utime(new, (1e9, 1e9))
     assert newest_checkpoint(tmp_path) == old
-    with pytest.raises(UserInputError, match=r"epoch_10\.pth.*epoch_9\.pth") as caught:
+    with pytest.raises(UserInputError, match=r'epoch_10\.pth.*epoch_9\.pth') as caught:
         check_checkpoint(new)
     assert '\n' not in str(caught.value)
     spoil(old)

@@ -108,14 +108,16 @@ MUTATIONS = {
     # heads cut anew, combinations, balance and blur
     'scale of regrouped heads': Mutation(
         RegroupHeadMatcher.regroup, ' * self.teacher_heads ** 0.5', '',
-        [(matchers.test_regrouped_heads_equal_the_formula, ('qk',)), (matchers.test_regrouped_heads_equal_the_formula, ('vv',))]),
+        [(matchers.test_regrouped_heads_equal_the_formula, ('qk',)),
+         (matchers.test_regrouped_heads_equal_the_formula, ('vv',))]),
     'channels dealt out in turn': Mutation(
         head_matchers.cut, "'b n (h c) -> b h n c', h=heads", "'b n (c h) -> b h n c', h=heads",
         [(matchers.test_regrouped_heads_start_from_tinymims_loss_with_its_gradients,
           ('qk', dict(type='OneToOneHeadMatcher')))]),
     'negative shares': Mutation(
         regroup_head_matcher.nonnegative, 'weight.clamp_min(0) - weight', 'weight - weight',
-        [(matchers.test_regrouped_heads_equal_the_formula, ('vv',)), (matchers.test_explained_heads_equal_the_slow_formula, ())]),
+        [(matchers.test_regrouped_heads_equal_the_formula, ('vv',)),
+         (matchers.test_explained_heads_equal_the_slow_formula, ())]),
     'shares that cannot come back': Mutation(
         regroup_head_matcher.nonnegative, 'weight + (weight.clamp_min(0) - weight).detach()', 'weight.clamp_min(0)',
         [(matchers.test_what_fell_below_zero_can_come_back, ())]),

@@ -106,7 +106,7 @@ def measure(args: argparse.Namespace, backbones: Dict[str, RelationViT], paths: 
     shares = masks.flatten(1).float().mean(1)  # (n,)
     result = dict(mass=args.mass, images=int((shares > 0).sum()), whole_image=float(shares[shares > 0].mean()),
                   networks={})
-    print(f'IoU of the foreground with the patches that have {100 * args.mass:g} % of a head\'s attention, '
+    print(f"IoU of the foreground with the patches that have {100 * args.mass:g} % of a head's attention, "
           f'{result["images"]} images (marking the whole image scores {100 * result["whole_image"]:.1f} %)')
     for name, backbone in backbones.items():
         overlap = torch.cat([foreground_iou(attention_maps(backbone, batch).cpu(), mask, args.mass)

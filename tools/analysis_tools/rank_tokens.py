@@ -118,8 +118,8 @@ def build_scorers(args: argparse.Namespace) -> Dict[str, tuple]:
             raise UserInputError(f'The classifier {name!r} has out_type={backbone.out_type!r} and {classes} classes; '
                                  f'expected one of {", ".join(POOLS)}, and the {probe.num_classes} classes of --test.')
         if model and POOLS[backbone.out_type] == 'cls' and network.whole_blocks == len(backbone.layers):
-            raise UserInputError(f'The classifier {name!r} looks at the [class] token, which dropping patches after the '
-                                 f'last block cannot change; give --place before or an earlier --prune-block.')
+            raise UserInputError(f'The classifier {name!r} looks at the [class] token, which dropping patches after '
+                                 f'the last block cannot change; give --place before or an earlier --prune-block.')
         scorers[name] = (lambda: (classifier_scores if model else knn_scores)(args, network, probe, preprocess, model),
                          network)
 
@@ -201,7 +201,7 @@ def write(args: argparse.Namespace, curves: Dict[str, List[float]], work: Dict[s
     save(figure, args.out, args.dpi)
     block = args.score_block or 'last'
     Path(args.out).with_suffix('.json').write_text(json.dumps(dict(
-        metric='top-1 in percent: a classifier\'s own, k-NN for others', k=args.k, score_block=block,
+        metric="top-1 in percent: a classifier's own, k-NN for others", k=args.k, score_block=block,
         prune_block=args.prune_block or block, place=args.place, train=args.train, test=args.test,
         max_train=args.max_train, max_test=args.max_test, random_orders=args.random, keep=args.keep, curves=curves,
         work=work), indent=2) + '\n')

@@ -27,8 +27,8 @@ def compile_networks(model: nn.Module, backend: str = 'inductor', mode: Optional
         UserInputError: If the model is another.
     """
     if not isinstance(model, (RelationDistiller, MultiStudent)):
-        raise UserInputError(f'CompileHook compiles a MIMHD, a TinyMIM or a MultiStudent, not a {type(model).__name__}; '
-                             f'leave it out, or set compile=True, which is mmengine\'s own.')
+        raise UserInputError(f'CompileHook compiles a MIMHD, a TinyMIM or a MultiStudent, not a '
+                             f"{type(model).__name__}; leave it out, or set compile=True, which is mmengine's own.")
     parts = []
     if not isinstance(model.target_generator, CachedTeacher):  # which has no network
         parts.append((model.target_generator.encoder, 'forward_relation'))

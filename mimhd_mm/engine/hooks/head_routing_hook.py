@@ -27,10 +27,10 @@ class HeadRoutingHook(DrawingHook):
       mean head. A trained mini run has 0.68 (Q-K) and 0.35 (V-V), one that never leaves its start 1.00.
     - collapsed: their coverage is below ``collapsed_below`` of what one-to-one matching has, ``min(M2, M1) / M1``. Most
       student heads then learn from the same few teacher heads. Balanced weights have full coverage.
-    - repeated: at most half of the student heads have a row of W of their own (``head_distinct``). The others are taught
-      the same, and become alike; neither entropy nor coverage tells.
-    - blurred: more than ``blurred_above`` of the loss can be removed by no student (``head_blur``), because student heads
-      are asked for mixtures of teacher heads.
+    - repeated: at most half of the student heads have a row of W of their own (``head_distinct``). The others are
+      taught the same, and become alike; neither entropy nor coverage tells.
+    - blurred: more than ``blurred_above`` of the loss can be removed by no student (``head_blur``), because student
+      heads are asked for mixtures of teacher heads.
 
     Args:
         interval (int): Iterations between two readings. Defaults to 500 (our choice).
@@ -46,8 +46,8 @@ class HeadRoutingHook(DrawingHook):
                  blurred_above: float = 0.5) -> None:
         super().__init__(interval, by_epoch=False)
         if not 0 < uniform_above <= 1 or not 0 <= collapsed_below < 1 or not 0 < blurred_above <= 1:
-            raise UserInputError(f'HeadRoutingHook: uniform_above and blurred_above are in (0, 1] and collapsed_below in '
-                                 f'[0, 1), not {uniform_above!r}, {blurred_above!r} and {collapsed_below!r}.')
+            raise UserInputError(f'HeadRoutingHook: uniform_above and blurred_above are in (0, 1] and collapsed_below '
+                                 f'in [0, 1), not {uniform_above!r}, {blurred_above!r} and {collapsed_below!r}.')
         self.uniform_above = uniform_above
         self.blurred_above = blurred_above
         self.collapsed_below = collapsed_below
@@ -105,8 +105,8 @@ class HeadRoutingHook(DrawingHook):
             condition = (f'repeated: {students} student heads have {reading["distinct"]:.0f} different rows, so that '
                          f'several learn the same; see embeddings and temperature of {type(matcher).__name__}')
         elif reading['blur'] > self.blurred_above:
-            condition = (f'blurred: {100 * reading["blur"]:.0f} % of the loss can be removed by no student, because heads '
-                         f'are asked for mixtures of teacher heads; see temperature and capacity of '
+            condition = (f'blurred: {100 * reading["blur"]:.0f} % of the loss can be removed by no student, because '
+                         f'heads are asked for mixtures of teacher heads; see temperature and capacity of '
                          f'{type(matcher).__name__}, or use RegroupHeadMatcher')
         kind, key = condition and condition.split()[0].strip(':'), (name, reading['pair'])
         if condition and self.conditions.get(key) != kind:

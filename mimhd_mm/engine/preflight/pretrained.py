@@ -104,7 +104,7 @@ def compare_backbone(backbone: nn.Module, tensors: Dict[str, Tensor], source: st
     odd = [key for key, value in expected.items() if key in tensors and not _fits(key, tensors[key], value)]
     if odd:
         raise UserInputError(f'{source!r}: {odd[0]!r} is {tuple(tensors[odd[0]].shape)} in the file but '
-                             f'{tuple(expected[odd[0]].shape)} by the config; give the config of that student\'s size.')
+                             f"{tuple(expected[odd[0]].shape)} by the config; give the config of that student's size.")
     for problem, keys in (('lacks', missing), ('has the unknown', unknown)):
         if keys:
             raise UserInputError(f'{source!r} {problem} {keys[0]!r} ({len(keys)} such tensors) for a '

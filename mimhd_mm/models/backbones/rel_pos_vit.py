@@ -5,7 +5,7 @@ segmentation, on top of the absolute position embedding of pre-training. They al
 here that is ``layer_scale_init_value=1.0`` of the parent and off by default, since it is a second change to the
 network, and a factor at 1 on a learnable projection adds no function it could not already learn.
 """
-from typing import Tuple
+from typing import Any, Tuple
 
 import torch
 from einops import rearrange
@@ -140,7 +140,7 @@ class RelPosViT(VisionTransformer):
 
     def __init__(self, arch='base', **kwargs) -> None:
         super().__init__(arch=arch, **kwargs)
-        self.layers = ModuleList(
+        self.layers: Any = ModuleList(
             RelPosLayer(layer, self.patch_resolution, self.cls_token is not None) for layer in self.layers)
         if self.frozen_stages > 0:
             self._freeze_stages()

@@ -71,7 +71,7 @@ class DeviceAugmentation(SelfSupDataPreprocessor):
         """Images (B, 3, H, W) uint8 to (B, 3, h, w), whole numbers, or to two of them: the student's, the teacher's."""
         batch, device = len(images), images.device
         if self.crop:
-            boxes = draw_boxes(batch, tuple(images.shape[2:]), self.crop.crop_ratio_range,
+            boxes = draw_boxes(batch, (images.shape[2], images.shape[3]), self.crop.crop_ratio_range,
                                self.crop.aspect_ratio_range, self.crop.max_attempts, device)  # (B, 4)
             images = crop_and_resize(images, boxes, self.crop.scale)  # (B, 3, h, w)
         if self.flip_prob:

@@ -1,5 +1,5 @@
 """``RelationDistillHead``: relations of two networks in, losses out (eqs. 1-7)."""
-from typing import Dict, Optional, Sequence, Tuple
+from typing import Any, Dict, Optional, Sequence, Tuple
 
 import torch
 from mmengine.model import BaseModule
@@ -41,6 +41,8 @@ class RelationDistillHead(BaseModule):
             matcher looks across images.
     """
 
+    matchers: Any  # ModuleDict, a HeadMatcher by pair
+
     def __init__(self, student_heads: int, teacher_heads: int, pairs: Sequence[str] = ('qk', 'vv'),
                  matcher: dict = dict(type='AttentionHeadMatcher'),
                  loss: dict = dict(type='RelationDistillLoss', criterion='KL'),
@@ -65,8 +67,8 @@ class RelationDistillHead(BaseModule):
         if not isinstance(chunk_size, int) or chunk_size < 1:
             raise UserInputError(f'chunk_size is a number of images, at least 1, or None, not {chunk_size!r}.')
         if not all(matcher.per_image for matcher in self.matchers.values()):
-            raise UserInputError(f'chunk_size={chunk_size} and this {matcher["type"]} exclude each other: it compares the '
-                                 f'images of a batch with each other; leave one out.')
+            raise UserInputError(f'chunk_size={chunk_size} and this {matcher["type"]} exclude each other: it compares '
+                                 f'the images of a batch with each other; leave one out.')
 
     def loss(self, student: QKV, teacher: QKV) -> Dict[str, Tensor]:
         """Distil every pair.

@@ -15,8 +15,8 @@ from .regroup_head_matcher import nonnegative
 class ExplainHeadMatcher(HeadMatcher):
     """Every teacher head m is compared with ``S_m = softmax(sum_s A[m, s] log S_s)``, with A >= 0 learned.
 
-    A geometric mixture of the student's heads, so the combination is on the student's side and every target is a head of
-    the teacher, which counts 1 / M1. At the start A is one-hot: teacher head m is explained by student head
+    A geometric mixture of the student's heads, so the combination is on the student's side and every target is a head
+    of the teacher, which counts 1 / M1. At the start A is one-hot: teacher head m is explained by student head
     ``floor(m M2 / M1)``. A combination of M2 heads has rank M2 only: RegroupHeadMatcher combines channels.
 
     Args:

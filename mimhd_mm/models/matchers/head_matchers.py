@@ -115,17 +115,17 @@ class HeadMatcher(BaseModule):
         Returns:
             dict: Empty before the first batch, else
 
-            - ``head_entropy``: mean entropy of an image's rows over ``log M1``; 0 = one teacher head a student head
-              (collapse), 1 = uniform.
-            - ``head_coverage``: share of teacher heads whose mass (column sum, mean over images) is at least half of
-              its fair share M2 / M1.
-            - ``head_spread``: standard deviation across student heads, mean over teacher heads; 0 = all rows equal.
-            - ``head_distinct``: number of rows that differ from all rows before them by more than 0.05 somewhere. Heads
-              with equal rows have equal targets and become copies of each other.
-            - ``head_blur``: share of the loss that no student can remove, because heads are asked for mixtures of
-              teacher heads; 0 = none.
+                - ``head_entropy``: mean entropy of an image's rows over ``log M1``; 0 = one teacher head a student head
+                  (collapse), 1 = uniform.
+                - ``head_coverage``: share of teacher heads whose mass (column sum, mean over images) is at least half
+                  of its fair share M2 / M1.
+                - ``head_spread``: standard deviation across student heads, mean over teacher heads; 0 = all rows equal.
+                - ``head_distinct``: number of rows that differ from all rows before them by more than 0.05 somewhere.
+                  Heads with equal rows have equal targets and become copies of each other.
+                - ``head_blur``: share of the loss that no student can remove, because heads are asked for mixtures of
+                  teacher heads; 0 = none.
         """
-        if self.last_weight is None:
+        if self.last_weight is None or (rows_of_heads := self.rows()) is None:
             return {}
         rows, mean = self.last_weight, self.last_weight.mean(0)  # (B, M2, M1), (M2, M1)
         num_students, num_teachers = mean.shape
@@ -133,7 +133,7 @@ class HeadMatcher(BaseModule):
         coverage = (mean.sum(0) >= 0.5 * num_students / num_teachers).float().mean()
         blur = mean.new_zeros(()) if self.last_blur is None else self.last_blur
         return dict(head_entropy=entropy, head_coverage=coverage, head_spread=mean.std(0, unbiased=False).mean(),
-                    head_distinct=count_distinct(self.rows()), head_blur=blur)
+                    head_distinct=count_distinct(rows_of_heads), head_blur=blur)
 
 
 def count_distinct(rows: Tensor, tolerance: float = SAME_ROW) -> Tensor:
@@ -171,8 +171,8 @@ class OneToOneHeadMatcher(HeadMatcher):
     Args:
         student_heads (int): M2.
         teacher_heads (int): M1.
-        relation_heads (int, optional): Heads to compare, a common divisor of both widths; more heads than the teacher has
-            are finer targets. None is the teacher's head count. Defaults to None (our choice).
+        relation_heads (int, optional): Heads to compare, a common divisor of both widths; more heads than the teacher
+            has are finer targets. None is the teacher's head count. Defaults to None (our choice).
         **dims: ``student_dims`` and ``teacher_dims``, filled in by the algorithm.
 
     Raises:
@@ -187,9 +187,9 @@ class OneToOneHeadMatcher(HeadMatcher):
         for name, width, heads in (('student', self.student_dims, student_heads),
                                    ('teacher', self.teacher_dims, teacher_heads)):
             if self.relation_heads < 1 or heads != self.relation_heads and width and width % self.relation_heads:
-                raise UserInputError(f"OneToOneHeadMatcher: {self.relation_heads} heads do not divide the {name}'s width "
-                                     f"of {width}; set head.matcher.relation_heads to a common divisor of both networks' "
-                                     f'widths.')
+                raise UserInputError(f"OneToOneHeadMatcher: {self.relation_heads} heads do not divide the {name}'s "
+                                     f'width of {width}; set head.matcher.relation_heads to a common divisor of both '
+                                     f"networks' widths.")
 
     def regroup(self, student: Factors, teacher: Factors) -> Tuple[Factors, Factors]:
         """Both networks' channels as ``relation_heads`` heads; heads that are these already stay as they are."""
@@ -208,7 +208,8 @@ class AverageHeadMatcher(HeadMatcher):
 
     def prepare(self, student: Tensor, teacher: Tensor) -> Tuple[Tensor, Tensor]:
         """``log`` of the mean relation of each network: (B, 1, N, N) twice."""
-        return tuple(x.logsumexp(1, keepdim=True) - math.log(x.shape[1]) for x in (student, teacher))
+        ours, theirs = (x.logsumexp(1, keepdim=True) - math.log(x.shape[1]) for x in (student, teacher))
+        return ours, theirs
 
     def match(self, student: Tensor, teacher: Tensor, distance: Tensor) -> Tensor:
         """One, (B, 1, 1)."""

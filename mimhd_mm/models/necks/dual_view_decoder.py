@@ -1,5 +1,5 @@
 """``DualViewMAEDecoder``: the teacher's decoder on two complementary views of the student's tokens (eqs. 8-9)."""
-from typing import Optional, Tuple
+from typing import Any, Optional, Tuple
 
 import torch
 from einops import rearrange
@@ -45,6 +45,8 @@ class DualViewMAEDecoder(MAEPretrainDecoder):
         UserInputError: If a value is out of its range.
     """
 
+    decoder_embed: Any
+    connector: nn.Module
     CONNECTORS = ('linear', 'direct')
     LEARNED = ('connector.', 'mask_token')  # also where the decoder is frozen
 
@@ -55,7 +57,7 @@ class DualViewMAEDecoder(MAEPretrainDecoder):
         if connector not in self.CONNECTORS:
             raise UserInputError(f'Unknown connector {connector!r}; choose from {", ".join(self.CONNECTORS)}.')
         super().__init__(num_patches=patch_grid[0] * patch_grid[1], embed_dim=embed_dim, **kwargs)
-        self.patch_grid = tuple(patch_grid)
+        self.patch_grid = (patch_grid[0], patch_grid[1])
         self.num_views = num_views
         self.mask_ratio = mask_ratio
         self.frozen = frozen
@@ -167,7 +169,7 @@ class DualViewMAEDecoder(MAEPretrainDecoder):
                 x = block(x)  # (V B, 1 + N, C)
                 continue
             qkv = [block.attn.qkv(block.ln1(part)) for part in (shown, hidden)]  # (B, 1 + N, 3 C), (1, 1 + N, 3 C)
-            x = finish_block(block, x, split_heads(block.attn, hide(*qkv, masks)))  # (V B, 1 + N, C)
+            x = finish_block(block, x, split_heads(block.attn, hide(qkv[0], qkv[1], masks)))  # (V B, 1 + N, C)
         return x
 
     def _last_block(self, x: Tensor, numbers: Tensor) -> Tensor:

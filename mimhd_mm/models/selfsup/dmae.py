@@ -44,7 +44,7 @@ class DMAE(BaseSelfSupervisor):
         student, teacher = build_networks(backbone, target_generator)
         rows, columns = student.patch_resolution
         if rows != columns:
-            raise UserInputError(f'DMAE takes square images, as mmpretrain\'s MAE, but backbone.img_size gives '
+            raise UserInputError(f"DMAE takes square images, as mmpretrain's MAE, but backbone.img_size gives "
                                  f'{rows} x {columns} patches; make it square.')
         patch_size = student.patch_embed.projection.kernel_size[0]
         neck = dict(dict(num_patches=rows * columns, patch_size=patch_size, embed_dim=student.embed_dims), **neck)

@@ -1,5 +1,5 @@
 """``MIMHD``: the paper's algorithm."""
-from typing import Dict, NamedTuple, Optional, Tuple
+from typing import Any, Dict, NamedTuple, Optional, Tuple
 
 import torch
 from torch import Tensor
@@ -72,15 +72,15 @@ class MIMHD(RelationDistiller):
             patch_size = student.patch_embed.projection.kernel_size[0]
             neck = dict(dict(student_dims=student.embed_dims, patch_grid=student.patch_resolution,
                              patch_size=patch_size, embed_dim=teacher.embed_dims), **neck)
-            rec_head = dict(dict(patch_size=patch_size), **rec_head)
+            rec_head = dict(dict(patch_size=patch_size), **(rec_head or {}))
         super().__init__(backbone=student, target_generator=teacher, head=head, neck=neck, **kwargs)
-        self.rec_head: Optional[MAEPixelHead] = rec_head and MODELS.build(rec_head)
+        self.rec_head: Any = MODELS.build(rec_head) if rec_head else None  # a MAEPixelHead, as the next lines check
         if self.with_neck and not isinstance(self.rec_head, MAEPixelHead):
             raise UserInputError(f"rec_head is a MAEPixelHead, which takes images of any shape, not a "
                                  f"{type(self.rec_head).__name__}; set model.rec_head.type='MAEPixelHead'.")
         if self.with_neck and self.neck.mask_ratio == 0 and self.token_fraction == 1:
-            raise UserInputError('neck.mask_ratio=0 hides nothing of what the student saw, and it sees all patches; set '
-                                 'neck.mask_ratio=0.5, or model.token_fraction below 1.')
+            raise UserInputError('neck.mask_ratio=0 hides nothing of what the student saw, and it sees all patches; '
+                                 'set neck.mask_ratio=0.5, or model.token_fraction below 1.')
         self.rec_weight = rec_weight
         self.rec_fraction = rec_fraction
 
@@ -108,7 +108,7 @@ class MIMHD(RelationDistiller):
         """
         tokens, student = self.tap(images, seen, need_tokens=self.with_neck)  # (B, 1 + n, D), QKV
         losses = self.head.loss(student, teacher)  # eqs. 1-7
-        if self.with_neck:
+        if self.with_neck and tokens is not None:
             tokens, images, seen = self.choose_images(tokens, images, seen)  # (b, 1 + n, D), (b, 3, H, W), (b, n)
             hidden, asked = self.draw_masks(tokens, images, seen)  # each (V, b, N), eq. 8
             merged = self.neck.predict_hidden(tokens, hidden, self.grid_of(images), seen=seen, asked=asked)  # eq. 9

@@ -1,6 +1,6 @@
 """``MultiStudent``: several students distilled from one pass of their teacher."""
 import copy
-from typing import Dict, List, Optional, Tuple, Union
+from typing import Any, Dict, List, Optional, Tuple, Union
 
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapperDict
@@ -35,14 +35,16 @@ class MultiStudent(BaseModel):
             without ``target_generator`` and ``data_preprocessor``.
         target_generator (dict): The teacher, a ``MAETeacher``, of all of them.
         data_preprocessor (dict, optional): As of ``BaseSelfSupervisor``. Defaults to None.
-        token_fraction (float): Share of the patches that all students see, as of ``RelationDistiller``; the same patches
-            for all of them, those that the first student's run would see. Defaults to 1.0, all patches.
+        token_fraction (float): Share of the patches that all students see, as of ``RelationDistiller``; the same
+            patches for all of them, those that the first student's run would see. Defaults to 1.0, all patches.
 
     Raises:
         UserInputError: If there is no student, a name cannot be used, or a student is of another kind, brings a teacher
             or images of its own, or does not fit the teacher.
     """
 
+    students: Any  # ModuleDict, a RelationDistiller by name
+    target_generator: Any
     OF_ALL = ('target_generator', 'data_preprocessor', 'token_fraction')
 
     def __init__(self, students: Dict[str, dict], target_generator: dict,
@@ -120,8 +122,8 @@ class MultiStudent(BaseModel):
             data_samples (list, optional): Where they come from.
 
         Returns:
-            tuple: The images, (B, 3, H, W); the teacher's q, k, v, each (B, M1, 1 + n, d1), no gradient; the patches that
-            the students see, (B, n), or None for all.
+            tuple: The images, (B, 3, H, W); the teacher's q, k, v, each (B, M1, 1 + n, d1), no gradient; the patches
+            that the students see, (B, n), or None for all.
         """
         images, teacher_images = student_and_teacher_views(inputs)  # each (B, 3, H, W)
         seen = choose_tokens(self, images, data_samples)  # (B, n), or None
@@ -167,7 +169,8 @@ class MultiStudent(BaseModel):
                 loss, parts = self.parse_losses(losses)
                 optim_wrapper[name].update_params(loss)
             log.update(named(name, parts))
-        return dict(loss=sum(log[f'{name}.loss'].detach() for name in students), **log)
+        losses = [log[f'{name}.loss'].detach() for name in students]
+        return dict(loss=sum(losses[1:], losses[0]), **log)
 
     def forward(self, inputs: Images, data_samples: Optional[List[DataSample]] = None, mode: str = 'tensor'):
         """As of ``BaseSelfSupervisor``: ``'loss'`` gives losses, ``'tensor'`` features, both with students' names."""
@@ -177,12 +180,12 @@ class MultiStudent(BaseModel):
             return self.extract_feat(inputs)
         raise RuntimeError(f'Invalid mode "{mode}".')
 
-    def extract_feat(self, inputs: Tensor) -> Dict[str, Tuple[Tensor, ...]]:
+    def extract_feat(self, inputs: Images) -> Dict[str, Tuple[Tensor, ...]]:
         """Each student's features of images (B, 3, H, W)."""
         return {name: student.extract_feat(inputs) for name, student in self.students.items()}
 
     def loss(self, inputs: Images, data_samples: Optional[List[DataSample]] = None, **kwargs) -> Dict[str, Tensor]:
-        """All students' losses, with their names, of one pass of the teacher; arguments as of ``RelationDistiller.loss``."""
+        """All students' losses, by their names, of one pass of the teacher; see ``RelationDistiller.loss``."""
         images, teacher, seen = self.teach(inputs, data_samples)  # (B, 3, H, W), each (B, M1, 1 + n, d1), (B, n)
         losses = {}
         for name, student in self.students.items():

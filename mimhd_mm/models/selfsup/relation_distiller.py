@@ -13,14 +13,14 @@ from ..relation import QKV
 from ..views import check_fraction, draw_seen
 from .relation_block import RelationBlock
 
-Images = Union[Tensor, Sequence[Tensor]]
+Images = Tensor | Sequence[Tensor]
 
 
 class RelationDistiller(BaseSelfSupervisor):
     """Relations of a block of the student imitate those of a block of the teacher.
 
-    What the tapped q, k, v do not depend on, that block's output projection and MLP, gets no gradient from relations. It
-    is frozen where nothing else reaches it, so that ``find_unused_parameters`` is not needed.
+    What the tapped q, k, v do not depend on, that block's output projection and MLP, gets no gradient from relations.
+    It is frozen where nothing else reaches it, so that ``find_unused_parameters`` is not needed.
 
     Head counts of ``head`` follow from the networks and are filled in.
 
@@ -45,18 +45,19 @@ class RelationDistiller(BaseSelfSupervisor):
                  token_fraction: float = 1.0, relation_block: Optional[dict] = None, **kwargs) -> None:
         check_fraction(token_fraction)
         student, teacher = build_networks(backbone, target_generator)
+        extra: Optional[RelationBlock] = None
         if relation_block is not None:
-            relation_block = MODELS.build(dict(
+            extra = MODELS.build(dict(
                 dict(type='RelationBlock', in_dims=student.embed_dims, num_heads=teacher.relation_heads),
                 **relation_block))
         elif neck is None:
             student.freeze_beyond_relation()
-        student_heads, student_dims = (relation_block.num_heads, relation_block.embed_dims) if relation_block else (
+        student_heads, student_dims = (extra.num_heads, extra.embed_dims) if extra else (
             student.relation_heads, student.embed_dims)
         head = dict(dict(student_heads=student_heads, teacher_heads=teacher.relation_heads, student_dims=student_dims,
                          teacher_dims=teacher.embed_dims), **head)
         super().__init__(backbone=student, neck=neck, head=head, target_generator=teacher, **kwargs)
-        self.relation_block: Optional[RelationBlock] = relation_block
+        self.relation_block = extra
         self.token_fraction = token_fraction
 
     def init_weights(self) -> None:
@@ -87,7 +88,7 @@ class RelationDistiller(BaseSelfSupervisor):
                 teacher: Optional[QKV] = None, seen: Optional[Tensor] = None):
         """As the parent's; with q, k, v of a ``teacher`` that is run elsewhere, ``'loss'`` is :meth:`distil`."""
         if mode == 'loss' and teacher is not None:
-            return self.distil(inputs, teacher, seen)
+            return self.distil(student_and_teacher_views(inputs)[0], teacher, seen)
         return super().forward(inputs, data_samples, mode)
 
     def extract_feat(self, inputs: Tensor):
@@ -156,9 +157,9 @@ def student_and_teacher_views(inputs: Images) -> Tuple[Tensor, Tensor]:
     if isinstance(inputs, Tensor):
         return inputs, inputs
     if len(inputs) != 2:
-        raise UserInputError(f'The pipeline made {len(inputs)} views of an image; give one, or the student\'s and the '
-                             f'teacher\'s, as StudentColorJitter does.')
-    return tuple(inputs)
+        raise UserInputError(f"The pipeline made {len(inputs)} views of an image; give one, or the student's and the "
+                             f"teacher's, as StudentColorJitter does.")
+    return inputs[0], inputs[1]
 
 
 def build_networks(backbone: Union[dict, BaseModule],

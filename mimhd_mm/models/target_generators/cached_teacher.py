@@ -89,7 +89,7 @@ class CachedTeacher(BaseModule):
     def patch_resolution(self) -> Tuple[int, int]:
         """Rows and columns of patches."""
         sides = (self.img_size, self.img_size) if isinstance(self.img_size, int) else self.img_size
-        return tuple(side // self.patch_size for side in sides)
+        return sides[0] // self.patch_size, sides[1] // self.patch_size
 
     def check_tokens(self, token_fraction: float) -> None:
         """See that the file serves a student that sees this share of the patches.

@@ -1,5 +1,5 @@
 """``MAETeacher``: a frozen masked autoencoder's encoder, up to the q, k, v of one block."""
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import ContextManager, List, Optional, Tuple, Union
 
 import torch
@@ -167,6 +167,6 @@ class MAETeacher(BaseModule):
                 return self.encoder.forward_relation(images, seen=seen)[1]
             return self.encoder.forward_relation(images)[1].take(seen)
 
-    def precision(self, images: Tensor) -> ContextManager:
+    def precision(self, images: Tensor) -> AbstractContextManager:
         """Autocast for weights of type ``dtype``, where there is one."""
         return nullcontext() if self.dtype is None else torch.autocast(images.device.type, self.dtype)
