@@ -1,4 +1,4 @@
-"""Look at a model in the middle of a training run without leaving a trace: modes and random states."""
+"""Context managers that restore modes and random states, so that an evaluation does not change a training run."""
 import random
 from contextlib import contextmanager
 from typing import Iterator
@@ -10,10 +10,10 @@ from torch import nn
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no gradients inside; every submodule gets its own mode back afterwards.
+    """Switch to evaluation mode without gradients; restore the mode of every submodule afterwards.
 
     Args:
-        module (nn.Module): Some of its parts may be in training mode and others, a frozen teacher, not.
+        module (nn.Module): Its parts may have different modes; a frozen teacher is always in evaluation mode.
     """
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
@@ -27,7 +27,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def kept_random_states() -> Iterator[None]:
-    """Give Python's, numpy's and torch's random states (CPU and this process's GPU) back as they were."""
+    """Restore the random states of Python, numpy and torch (CPU and this process's GPU) afterwards."""
     python, numpy = random.getstate(), np.random.get_state()
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     try:

@@ -2,6 +2,7 @@
 import copy
 import functools
 import logging
+import random
 import subprocess
 from pathlib import Path
 
@@ -44,6 +45,7 @@ def _scope_and_seed():
     init_default_scope('mmpretrain')
     MMLogger.get_instance('tests', log_level='ERROR').setLevel(logging.ERROR)
     torch.manual_seed(0)
+    random.seed(0)
 
 
 def read_config(path) -> Config:

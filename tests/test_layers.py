@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 #: import each other.
 FLOORS = [
     ('lab.evidence', 'lab.tables', 'lab.speed', 'lab.robustness', 'lab.proof'),
-    ('lab',),
+    ('lab', 'lab.pages'),
     ('mimhd_mm.downstream', 'mimhd_mm.measuring'),
     ('mimhd_mm.engine',),  # the package as a whole
     ('mimhd_mm.engine.hooks',),
@@ -23,17 +23,17 @@ FLOORS = [
     ('mimhd_mm.visualization',),
     ('mimhd_mm.evaluation',),
     ('mimhd_mm.datasets',),
-    ('mimhd_mm.weights',),
     ('mimhd_mm.models',),  # the package as a whole
     ('mimhd_mm.models.selfsup',),
     ('mimhd_mm.models.heads', 'mimhd_mm.models.target_generators'),
     ('mimhd_mm.models.necks', 'mimhd_mm.models.losses', 'mimhd_mm.models.matchers',
      'mimhd_mm.models.data_preprocessors'),
     ('mimhd_mm.models.backbones',),
-    ('mimhd_mm.models.vit_files',),
-    ('mimhd_mm.models.relation', 'mimhd_mm.models.views', 'mimhd_mm.models.mae_files',
+    ('mimhd_mm.models.attention',),
+    ('mimhd_mm.models.relation', 'mimhd_mm.models.views', 'mimhd_mm.models.positions',
      'mimhd_mm.models.checkpointing'),
-    ('mimhd_mm.compat', 'mimhd_mm.registry', 'mimhd_mm.random_states', 'mimhd_mm.project'),
+    ('mimhd_mm.weights',),
+    ('mimhd_mm.compat', 'mimhd_mm.registry', 'mimhd_mm.random_states', 'mimhd_mm.project', 'mimhd_mm.markdown'),
     ('mimhd_mm.errors', 'mimhd_mm.version'),
 ]
 #: packages that stand on a floor of their own, above what is in them

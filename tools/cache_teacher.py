@@ -1,11 +1,11 @@
-r"""Ask a teacher once: write its q, k, v for K fixed views of every training image into one file.
+r"""Run a teacher once: write its q, k, v for K fixed views of every training image to one file.
 
     python tools/cache_teacher.py configs/pretrain/mini/mimhd_vit-micro-p8_1xb64-coslr-5e_tiny-imagenet-64px.py \
         data/teacher.safetensors --views 8
 
-CONFIG pre-trains a MIMHD, a TinyMIM or a MultiStudent with a MAETeacher. The tool first says how many bytes it needs.
-At the end it prints the options with which tools/train.py trains from the file: the student sees the same K crops of an
-image, one an epoch in turn, and no step runs the teacher.
+CONFIG pre-trains a MIMHD, a TinyMIM or a MultiStudent with a MAETeacher. The tool first prints the size of the file.
+At the end it prints the options with which tools/train.py trains from the file. The student then sees the same K views
+of each image, one per epoch in turn, and no step runs the teacher.
 """
 import argparse
 import sys

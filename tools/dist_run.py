@@ -1,6 +1,6 @@
-"""torch.distributed.run, with the status 75 of an interrupted training kept; tools/dist_train.sh calls it.
+"""torch.distributed.run that keeps the exit status 75 of an interrupted training; tools/dist_train.sh calls it.
 
-torch's launcher ends with status 1 whatever became of its processes. It passes SIGTERM on to them; here SIGUSR1 too.
+torch's launcher exits with status 1 for any failure. It forwards SIGTERM to its processes; this forwards SIGUSR1 too.
 """
 import os
 import signal

@@ -5,7 +5,7 @@
 #
 # Several machines: call it on each with NNODES, NODE_RANK, MASTER_ADDR and PORT set.
 #
-# SIGTERM or SIGUSR1: a checkpoint is saved and the status is 75; --resume goes on from there.
+# SIGTERM or SIGUSR1: a checkpoint is saved and the status is 75; --resume continues from there.
 set -euo pipefail
 
 if [ $# -lt 2 ]; then

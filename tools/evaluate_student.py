@@ -3,8 +3,8 @@
     python tools/evaluate_student.py work_dirs/RUN/epoch_5.pth --settings mini --untrained \\
         --classification-root data/tiny-imagenet-200 --segmentation-root data/camvid
 
-Every training is an ordinary run of tools/train.py with a config in the work dir. Called again, this takes over what is
-complete and goes on where a training was cut short. Scores are those of the last evaluation, never of the best one.
+Every training is an ordinary run of tools/train.py with a config in the work dir. A second call keeps
+finished results and resumes interrupted trainings. Scores are those of the last evaluation, never of the best one.
 """
 import argparse
 import shlex

@@ -1,4 +1,4 @@
-"""Try a config on this machine for some iterations and say how long its run takes and how to start it.
+"""Measure some iterations of a config on this machine; predict the time of its run and print a command.
 
     python tools/plan.py configs/pretrain/mimhd_vit-base-p16_8xb512-amp-coslr-100e_in1k.py
 """

@@ -1,11 +1,11 @@
-"""The demo: distil a small student from a small MAE teacher on 5,000 digits, score both, draw what the student sees,
-and segment scenes of digits with it.
+"""The demo: distil a small student from a small MAE teacher on 5,000 digits, score both, draw reconstructions and
+attention, and segment scenes of digits.
 
     bash tools/quickstart.sh                  the whole of it (also makes .venv)
     bash tools/quickstart.sh --minutes 1      a smoke run: every step, too short to learn much
 
-It runs the ordinary tools on three ordinary configs, as processes of their own, and prints each command. What is
-complete is reused by the next call, and a training that was cut short goes on where its last checkpoint is.
+It runs the tools of this project on three configs, each in its own process, and prints every command. The next call
+reuses finished results and resumes an interrupted training from its last checkpoint.
 """
 import argparse
 import contextlib
@@ -108,7 +108,7 @@ def main(argv=None) -> None:
 
 
 def own_folder(out: Path) -> Path:
-    """Make the demo's folder; one that holds anything else is left alone, for parts of it are removed and made anew."""
+    """Make the demo's folder; refuse one with other content, because parts of it are removed and made again."""
     mark = out / MARK
     if out.is_dir() and any(out.iterdir()) and not mark.is_file():
         sys.exit(f'error: --out {str(out)!r} holds files that are not of this demo; name a folder that does not exist '
@@ -237,12 +237,12 @@ model = dict(backbone=dict(init_cfg={start}))  # {'untrained' if student is None
 
 
 def fingerprint(checkpoint: Path) -> str:
-    """Goes into a config as a comment, so that another start makes another config."""
+    """A comment for a config, so that another checkpoint makes another config."""
     return f'sha256 {hashlib.sha256(checkpoint.read_bytes()).hexdigest()[:12]}'
 
 
 def train(work_dir: Path, text: str, last: str) -> tuple:
-    """Train, resume, or find what is complete.
+    """Train or resume, unless the training is finished.
 
     Args:
         work_dir (Path): Where logs and checkpoints go; what other settings left there is removed.
@@ -271,7 +271,7 @@ def train(work_dir: Path, text: str, last: str) -> tuple:
 
 
 def call(tool: str, *arguments, length: str = None) -> None:
-    """Run a tool, print its command, and of its output the progress of training; all of it where it fails.
+    """Run a tool; print its command and the progress of training, and its output if it fails.
 
     Args:
         tool (str): Path below ``tools``.
@@ -298,7 +298,7 @@ def print_scores(results: dict) -> None:
 
 
 def print_segmentation_scores(folders: dict) -> None:
-    """mIoU and pixel accuracy out of what ``tools/test.py`` wrote into each folder."""
+    """Print mIoU and pixel accuracy from the files that ``tools/test.py`` wrote."""
     print('Segmentation of validation scenes, 10 digits and the ground')
     print(f'   {"":<24}   mIoU   pixels right')
     for name, folder in folders.items():
@@ -312,7 +312,7 @@ def print_if_smoke(minutes: float) -> None:
 
 
 def draw_segmentations(scenes: Path, folders: dict, path: Path) -> None:
-    """Draw some validation scenes, one a row: the scene, the truth, and what each segmentor made of it.
+    """Draw some validation scenes, one per row: the scene, the truth, and each segmentor's prediction.
 
     Args:
         scenes (Path): Of :func:`write_scenes`.

@@ -1,10 +1,10 @@
-"""Write what one run or several have learned into one HTML file that needs no network.
+"""Write a report on one run or several: one HTML file that needs no network.
 
     python tools/report.py work_dirs/RUN -o report.html
     python tools/report.py work_dirs/RUN_A work_dirs/RUN_B --names A B --tables work_dirs/evaluation/table.json
 
-Curves, head weights and pictures are those that the hooks of a run have left in its work dir. Without such pictures
-those of tools/analysis_tools are taken where they lie there as attention.png and reconstruction.png.
+Curves, head weights and pictures are those that the hooks of a run wrote to its work dir. If there are no such
+pictures, attention.png and reconstruction.png of tools/analysis_tools are taken from there.
 """
 import argparse
 

@@ -2,8 +2,9 @@
 
     python tools/test.py configs/finetune/CONFIG.py work_dirs/CONFIG/epoch_100.pth
 
-Arguments are OpenMMLab's. Only what testing needs is built: the training data need not be there, and a config with
-GPU-only mixed precision for training tests on a CPU. A checkpoint that does not fill the whole model is refused.
+Arguments are OpenMMLab's. Only the parts for testing are built: the training data need not exist, and a config with
+GPU-only mixed precision for training can be tested on a CPU. A checkpoint that does not
+fill the whole model is refused.
 """
 import argparse
 import os
@@ -15,9 +16,10 @@ from mmengine.config import Config, ConfigDict
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import nn
 
+from mimhd_mm.datasets.nesting import innermost_datasets
 from mimhd_mm.engine.launch import add_common_arguments, build_runner, load_config, run_tool
 from mimhd_mm.errors import UserInputError
-from mimhd_mm.models.mae_files import read_tensors
+from mimhd_mm.weights.reading import read_tensors
 
 PICKLES = ('.pkl', '.pickle')
 METRIC_FILES = ('.json', '.yml', '.yaml', *PICKLES)
@@ -78,7 +80,7 @@ def main(argv=None) -> None:
 
 
 def keep_only_testing(cfg: Config) -> None:
-    """Drop what trains and validates: its data need not be on this machine, its precision not fit this device."""
+    """Remove the settings for training and validation, whose data and precision this machine may not have."""
     for key in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler',
                 'val_dataloader', 'val_cfg', 'val_evaluator'):
         cfg.pop(key, None)
@@ -159,10 +161,8 @@ def use_tta(cfg: Config, name: str) -> None:
     if 'tta_model' not in cfg or 'tta_pipeline' not in cfg:
         raise UserInputError(f'--tta needs `tta_model` and `tta_pipeline`, and the config {name!r} does not have both.')
     cfg.model = ConfigDict(cfg.tta_model, module=cfg.model)
-    dataset = cfg.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
-    dataset.pipeline = cfg.tta_pipeline
+    for _, dataset in innermost_datasets('test_dataloader.dataset', cfg.test_dataloader.dataset):
+        dataset.pipeline = cfg.tta_pipeline
 
 
 def write_predictions(cfg: Config, out: str, segmentation: bool) -> None:

@@ -2,7 +2,7 @@
 
     python tools/train.py configs/pretrain/mimhd_vit-base-p16_8xb512-amp-coslr-100e_in1k.py
 
-Ends with status 75 when SIGTERM or SIGUSR1 stopped it: a checkpoint is saved, and --resume goes on from there.
+Ends with status 75 when SIGTERM or SIGUSR1 stopped it: a checkpoint is saved, and --resume continues from there.
 """
 import argparse
 

@@ -9,8 +9,8 @@ from typing import Iterator
 
 from mmengine.config import Config
 
-from mimhd_mm.engine.commands import write_atomically
 from mimhd_mm.engine.teacher_caching import CacheWriter
+from mimhd_mm.weights.writing import write_whole
 
 from .identity import file_hash, short_hash
 from .images import BATCH
@@ -63,4 +63,4 @@ def write_cache(cfg: Config, path: Path, fraction: float) -> None:
     writer.write(BATCH)
     taken = dict(cache_seconds=round(time.perf_counter() - clock, 1),
                  cache_cpu_seconds=round(time.process_time() - cpu, 1))
-    write_atomically(path.with_suffix('.json'), json.dumps(taken))
+    write_whole(path.with_suffix('.json'), json.dumps(taken))

@@ -4,7 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from mimhd_mm.models.mae_files import sha256_of
+from mimhd_mm.weights.reading import sha256_of
 
 
 @functools.lru_cache(maxsize=None)

@@ -4,7 +4,7 @@ import statistics
 from pathlib import Path
 from typing import List, Optional, Sequence
 
-from .protocol import Protocol, Row
+from .protocol import Protocol, ProtocolRow
 from .runs import chosen_tables, read_runs
 from .training import settings_key
 
@@ -46,7 +46,7 @@ def text(seeds: Sequence[int]) -> str:
     return ' '.join(map(str, seeds)) or '–'
 
 
-def expected(row: Row, key: str, results: List[dict], epoch: int) -> float:
+def expected(row: ProtocolRow, key: str, results: List[dict], epoch: int) -> float:
     """Seconds of one run: those of the row's other seeds, else what all runs took a pass and for their evaluation."""
     own = [run['seconds'] + run['evaluation_seconds'] for run in results if run['key'] == key]
     if own:

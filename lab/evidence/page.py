@@ -2,10 +2,10 @@
 from pathlib import Path
 from typing import Dict, List, Optional
 
-from mimhd_mm.engine.commands import write_atomically
-from mimhd_mm.errors import UserInputError
+from mimhd_mm.markdown import markdown_table
 
-from .protocol import Protocol, Row, Table
+from ..pages import write_part
+from .protocol import Protocol, ProtocolRow, ProtocolTable
 from .runs import read_runs
 from .statistics import Difference, mean_of, paired_difference
 
@@ -34,11 +34,7 @@ def write_page(page: Path, docs: Path, protocol: Protocol) -> None:
     Raises:
         UserInputError: If the page or a marker is not there.
     """
-    text = page.read_text(encoding='utf-8') if page.is_file() else ''
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise UserInputError(f'{str(page)!r} lacks the lines {BEGIN!r} and {END!r}, between which results go.')
-    body = results_text(protocol, docs)
-    write_atomically(page, text[:text.index(BEGIN)] + BEGIN + '\n\n' + body + '\n\n' + text[text.index(END):])
+    write_part(page, BEGIN, END, results_text(protocol, docs))
 
 
 def results_text(protocol: Protocol, docs: Path) -> str:
@@ -49,7 +45,7 @@ def results_text(protocol: Protocol, docs: Path) -> str:
     return '\n\n'.join(parts)
 
 
-def table_text(table: Table, runs: Runs) -> List[str]:
+def table_text(table: ProtocolTable, runs: Runs) -> List[str]:
     """A table with its differences and what it was made with."""
     parts = [f'### {table.title}']
     if not any(runs.values()):
@@ -63,7 +59,7 @@ def table_text(table: Table, runs: Runs) -> List[str]:
     return [*parts, *([table.note] if table.note else []), about_text(table, runs)]
 
 
-def scores_table(table: Table, runs: Runs, metrics: List[str]) -> str:
+def scores_table(table: ProtocolTable, runs: Runs, metrics: List[str]) -> str:
     """One line a row: scores, what else the table shows, and time."""
     costs = any(row.cost for row in table.rows)
     heading = ['row', *(['cost'] if costs else []), *(SCORES[metric] for metric in metrics), *table.logged.values(),
@@ -80,7 +76,7 @@ def scores_table(table: Table, runs: Runs, metrics: List[str]) -> str:
             f'{row.passes:,}' if row.kind == 'student' else '–',
             *(mean_text([run[key] / 60 for run in found if run['steps']], 1, with_n=False)
               for key in ('seconds', 'cpu_seconds', 'cache_cpu_seconds'))])
-    return markdown(heading, lines, left=1 + costs)
+    return markdown_table(heading, lines, (1 + costs) * 'l' + (len(heading) - 1 - costs) * 'r')
 
 
 def differences_table(pairs: list, runs: Runs, metrics: List[str]) -> str:
@@ -94,17 +90,18 @@ def differences_table(pairs: list, runs: Runs, metrics: List[str]) -> str:
             found = paired_difference(first, second, higher_is_better=metric not in LOWER_IS_BETTER)
             cells.append(difference_text(found, DIGITS.get(metric, 2)))
         lines.append([f'{row.name} – {other}', *cells])
-    return markdown(['difference', *(SCORES[metric] for metric in metrics)], lines)
+    return markdown_table(['difference', *(SCORES[metric] for metric in metrics)], lines, 'l' + len(metrics) * 'r')
 
 
-def blocks_table(row: Row, blocks: Dict[str, Dict[str, float]]) -> str:
+def blocks_table(row: ProtocolRow, blocks: Dict[str, Dict[str, float]]) -> str:
     """Scores of every block of a network."""
     metrics = [metric for metric in SCORES if metric in next(iter(blocks.values()))]
     lines = [[block, *(f'{scores[metric]:.2f}' for metric in metrics)] for block, scores in blocks.items()]
-    return markdown([f'{row.name}: block', *(SCORES[metric] for metric in metrics)], lines)
+    return markdown_table([f'{row.name}: block', *(SCORES[metric] for metric in metrics)], lines,
+                          'l' + len(metrics) * 'r')
 
 
-def about_text(table: Table, runs: Runs) -> str:
+def about_text(table: ProtocolTable, runs: Runs) -> str:
     """Command, device, versions and commits of a table."""
     made = [run for row in table.rows for run in runs.get(row.name, [])]
     device, versions, commits = ('; '.join(sorted({run[key] for run in made}))
@@ -127,9 +124,3 @@ def difference_text(found: Optional[Difference], digits: int = 2) -> str:
         return '–'
     interval = '' if found.low is None else f' [{found.low:+.{digits}f}, {found.high:+.{digits}f}]'
     return f'{found.mean:+.{digits}f}{interval} {found.reading} (n={found.n})'
-
-
-def markdown(heading: List[str], lines: List[List[str]], left: int = 1) -> str:
-    """A table: the first columns to the left, the others to the right."""
-    sides = ['---' if number < left else '---:' for number in range(len(heading))]
-    return '\n'.join('| ' + ' | '.join(line) + ' |' for line in [heading, sides, *lines])

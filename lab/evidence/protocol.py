@@ -15,7 +15,7 @@ TABLE_KEYS = {'title', 'seeds', 'rows', 'logged', 'note'}
 
 
 @dataclass(frozen=True)
-class Settings:
+class ProtocolSettings:
     """What all rows share.
 
     Attributes:
@@ -39,7 +39,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Row:
+class ProtocolRow:
     """A line of a table.
 
     Attributes:
@@ -65,19 +65,19 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Table:
+class ProtocolTable:
     """A table of the page.
 
     Attributes:
         name (str): Its key in the file, and the name of its file of results.
         title (str): Its heading.
-        rows (tuple[Row]): Its lines.
+        rows (tuple[ProtocolRow]): Its lines.
         logged (dict[str, str]): Figures of the training log that have a column: key -> heading.
         note (str): A sentence below the table.
     """
     name: str
     title: str
-    rows: Tuple[Row, ...]
+    rows: Tuple[ProtocolRow, ...]
     logged: Dict[str, str]
     note: str
 
@@ -85,8 +85,8 @@ class Table:
 @dataclass(frozen=True)
 class Protocol:
     """The whole file."""
-    settings: Settings
-    tables: Dict[str, Table]
+    settings: ProtocolSettings
+    tables: Dict[str, ProtocolTable]
 
 
 def read_protocol(path: Path = FILE) -> Protocol:
@@ -97,11 +97,11 @@ def read_protocol(path: Path = FILE) -> Protocol:
     """
     content = yaml.safe_load(path.read_text())
     settings = content['settings']
-    settings = Settings(**dict(settings, scene_size=tuple(settings['scene_size'])))
+    settings = ProtocolSettings(**dict(settings, scene_size=tuple(settings['scene_size'])))
     return Protocol(settings, {name: read_table(name, table, settings) for name, table in content['tables'].items()})
 
 
-def read_table(name: str, content: dict, settings: Settings) -> Table:
+def read_table(name: str, content: dict, settings: ProtocolSettings) -> ProtocolTable:
     """One table.
 
     Raises:
@@ -117,10 +117,10 @@ def read_table(name: str, content: dict, settings: Settings) -> Table:
             if other not in names or other == row.name:
                 raise UserInputError(f'Row {row.name!r} of table {name!r} is compared with {other!r}; name another row '
                                      f'of the same table.')
-    return Table(name, content['title'], rows, content.get('logged', {}), content.get('note', ''))
+    return ProtocolTable(name, content['title'], rows, content.get('logged', {}), content.get('note', ''))
 
 
-def read_row(table: str, content: dict, seeds: list, settings: Settings) -> Row:
+def read_row(table: str, content: dict, seeds: list, settings: ProtocolSettings) -> ProtocolRow:
     """One row; what it does not say is the table's or the protocol's.
 
     Raises:
@@ -132,7 +132,7 @@ def read_row(table: str, content: dict, seeds: list, settings: Settings) -> Row:
     if kind not in KINDS or (kind != 'pixels' and 'config' not in content):
         raise UserInputError(f'The {where} needs a kind of {", ".join(KINDS)} and, but for pixels, a config.')
     against = content.get('against', [])
-    return Row(
+    return ProtocolRow(
         name=content['name'], kind=kind, config=content.get('config'), options=content.get('options', {}),
         passes=count_passes(content.get('passes', 'E'), settings.epoch) if kind == 'student' else 0,
         images=content.get('images', settings.images),

@@ -11,28 +11,28 @@ from pathlib import Path
 from typing import Dict, Iterator, List, Optional, Sequence
 
 from mimhd_mm.compat import load_checkpoint_safely
-from mimhd_mm.engine.commands import write_atomically
 from mimhd_mm.errors import UserInputError
 from mimhd_mm.project import environment
 from mimhd_mm.registry import MODELS
+from mimhd_mm.weights.writing import write_whole
 
 from .caches import waited_for
-from .protocol import Protocol, Row, Settings, Table
+from .protocol import Protocol, ProtocolRow, ProtocolSettings, ProtocolTable
 from .scoring import read_out, score_network, score_pixels, whole_teacher
 from .training import Place, base_config, frozen_student, placed, resolve, settings_key, student_start, train
 
 
 @dataclass(frozen=True)
-class Run:
+class ProtocolRun:
     """A row with one seed; rows of equal settings, of one table or several, are one run.
 
     Attributes:
-        row (Row): Of which.
+        row (ProtocolRow): Of which.
         seed (int): Of start, order, views and masks.
         key (str): Hash of the row's settings.
         folder (Path): Its own.
     """
-    row: Row
+    row: ProtocolRow
     seed: int
     key: str
     folder: Path
@@ -45,7 +45,7 @@ class Run:
 
 
 def plan(protocol: Protocol, tables: Sequence[str], place: Place, only: str = '', seeds: Optional[Sequence[int]] = None
-         ) -> List[Run]:
+         ) -> List[ProtocolRun]:
     """All runs of some tables: first every row with its first seed, then with its second.
 
     Args:
@@ -65,7 +65,8 @@ def plan(protocol: Protocol, tables: Sequence[str], place: Place, only: str = ''
             key = settings_key(row, protocol.settings)
             for seed in (seeds if seeds is not None and row.kind == 'student' else row.seeds):
                 name = f'{re.sub(r"[^a-z0-9]+", "-", row.name.lower()).strip("-")}-{key}-{context}-s{seed}'
-                found.setdefault((key, seed), Run(row, seed, key, place.work_dir / run_folder(place.work_dir, name)))
+                found.setdefault(
+                    (key, seed), ProtocolRun(row, seed, key, place.work_dir / run_folder(place.work_dir, name)))
     if not found:
         raise UserInputError(f'No row of the tables has {only!r} in its name; see `python -m lab.evidence list`.')
     return sorted(found.values(), key=lambda run: run.seed)
@@ -77,7 +78,7 @@ def run_folder(work_dir: Path, name: str) -> str:
     return next((path.name for path in sorted(work_dir.glob(f'*-{tail}'))), name)
 
 
-def chosen_tables(protocol: Protocol, names: Sequence[str]) -> List[Table]:
+def chosen_tables(protocol: Protocol, names: Sequence[str]) -> List[ProtocolTable]:
     """Tables by name, or all.
 
     Raises:
@@ -109,7 +110,7 @@ def claimed(folder: Path) -> Iterator[bool]:
         yield True
 
 
-def run_all(runs: Sequence[Run], protocol: Protocol, place: Place, docs: Path) -> Dict[str, str]:
+def run_all(runs: Sequence[ProtocolRun], protocol: Protocol, place: Place, docs: Path) -> Dict[str, str]:
     """Make what is not there; runs that another process has are left to it, and results are collected after each.
 
     Returns:
@@ -125,10 +126,10 @@ def run_all(runs: Sequence[Run], protocol: Protocol, place: Place, docs: Path) -
                 result = make(run, protocol.settings, place)
             except Exception as error:  # whatever one row does, the others go on
                 failures[run.folder.name] = f'{type(error).__name__}: {error}'.splitlines()[0]
-                write_atomically(run.folder / 'error.txt', traceback.format_exc())
+                write_whole(run.folder / 'error.txt', traceback.format_exc())
                 print(f'  failed: {failures[run.folder.name]}', flush=True)
                 continue
-            write_atomically(run.folder / 'result.json', json.dumps(result, indent=1) + '\n')
+            write_whole(run.folder / 'result.json', json.dumps(result, indent=1) + '\n')
             (run.folder / 'error.txt').unlink(missing_ok=True)
             scores = ', '.join(f'{key} {value:.4g}' for key, value in result['scores'].items())
             print(f'  {scores}; {result["seconds"]:.0f} s and {result["evaluation_seconds"]:.0f} s', flush=True)
@@ -136,7 +137,7 @@ def run_all(runs: Sequence[Run], protocol: Protocol, place: Place, docs: Path) -
     return failures
 
 
-def make(run: Run, settings: Settings, place: Place) -> dict:
+def make(run: ProtocolRun, settings: ProtocolSettings, place: Place) -> dict:
     """Train and score, or score alone what is not trained."""
     result = dict(key=run.key, seed=run.seed, passes=run.row.passes, steps=0, seconds=0., cpu_seconds=0.,
                   step_seconds=0., cache_seconds=0., cache_cpu_seconds=0., logged={}, **environment())
@@ -162,14 +163,14 @@ def scored(result: dict, score) -> dict:
     return dict(result, evaluation_seconds=round(time.perf_counter() - begin, 1))
 
 
-def student_scores(student, target_generator: dict, settings: Settings, place: Place) -> dict:
+def student_scores(student, target_generator: dict, settings: ProtocolSettings, place: Place) -> dict:
     """Of the last block and of the one before, and the read-out KL."""
     by_block = score_network(student, normaliser(), place, settings, (-1, -2))
     return dict(scores=dict(last_two(by_block[-1], by_block[-2]),
                             read_out=read_out(student, target_generator, normaliser(), place)))
 
 
-def teacher_scores(target_generator: dict, settings: Settings, place: Place) -> dict:
+def teacher_scores(target_generator: dict, settings: ProtocolSettings, place: Place) -> dict:
     """Of the tapped block and of the one before; and of every block."""
     teacher, tapped = whole_teacher(target_generator, place.teacher), target_generator['block']
     by_block = score_network(teacher, normaliser(), place, settings, range(1, len(teacher.layers) + 1))
@@ -206,7 +207,7 @@ def collect(protocol: Protocol, place: Place, docs: Path) -> None:
             write_table(table, protocol.settings, found, docs / f'{table.name}.json')
 
 
-def write_table(table: Table, settings: Settings, found: Dict[tuple, dict], path: Path) -> None:
+def write_table(table: ProtocolTable, settings: ProtocolSettings, found: Dict[tuple, dict], path: Path) -> None:
     """Merge results into a table's file: one line a run."""
     there = read_runs(path)
     rows = []
@@ -218,7 +219,7 @@ def write_table(table: Table, settings: Settings, found: Dict[tuple, dict], path
     if any(row['runs'] for row in rows):
         lines = [f'  {{"name": {json.dumps(row["name"])}, "runs": [' + ','.join(
             f'\n   {json.dumps(run)}' for run in row['runs']) + ']}' for row in rows]
-        write_atomically(path, f'{{"table": {json.dumps(table.name)}, "rows": [\n' + ',\n'.join(lines) + ']}\n')
+        write_whole(path, f'{{"table": {json.dumps(table.name)}, "rows": [\n' + ',\n'.join(lines) + ']}\n')
 
 
 def read_runs(path: Path) -> Dict[str, List[dict]]:

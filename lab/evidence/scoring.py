@@ -6,24 +6,25 @@ from typing import Dict, Sequence
 from mmengine.model import BaseDataPreprocessor
 from torch import Tensor, nn
 
+from mimhd_mm.engine.loading import build_teacher
 from mimhd_mm.evaluation.block_features import block_features
 from mimhd_mm.evaluation.knn import extract_features, knn_accuracy
 from mimhd_mm.evaluation.knn_probe import pixel_features
 from mimhd_mm.evaluation.patch_probe import linear_miou
 from mimhd_mm.evaluation.read_out import read_out_kl
 from mimhd_mm.evaluation.ridge import ridge_accuracy
-from mimhd_mm.models.mae_files import load_verified, read_mae_file, resize_positions
+from mimhd_mm.models import RelationViT
 from mimhd_mm.registry import MODELS
 
 from .images import Batches
-from .protocol import Settings
+from .protocol import ProtocolSettings
 from .training import Place
 
 #: validation images on whose relations the teacher is read out, every second of them held out
 READ_OUT_IMAGES = 256
 
 
-def score_network(backbone: nn.Module, preprocess: BaseDataPreprocessor, place: Place, settings: Settings,
+def score_network(backbone: nn.Module, preprocess: BaseDataPreprocessor, place: Place, settings: ProtocolSettings,
                   blocks: Sequence[int]) -> Dict[int, Dict[str, float]]:
     """Scores of the mean patch token, and of the patch tokens, of some blocks.
 
@@ -31,7 +32,7 @@ def score_network(backbone: nn.Module, preprocess: BaseDataPreprocessor, place: 
         backbone (nn.Module): A vision transformer in evaluation mode.
         preprocess (BaseDataPreprocessor): Its own.
         place (Place): All training images are the bank, all validation images are scored; so are all scenes.
-        settings (Settings): Of the protocol.
+        settings (ProtocolSettings): Of the protocol.
         blocks (sequence[int]): Counted from 1.
 
     Returns:
@@ -63,10 +64,7 @@ def score_pixels(preprocess: BaseDataPreprocessor, place: Place) -> Dict[str, fl
 def whole_teacher(target_generator: dict, path: Path) -> nn.Module:
     """The teacher's encoder with all of its blocks, frozen, in float32."""
     settings = {key: target_generator[key] for key in ('arch', 'img_size', 'patch_size')}
-    encoder = MODELS.build(dict(type='mimhd_mm.RelationViT', **settings))
-    tensors = dict(read_mae_file(str(path), need_decoder=False).encoder)
-    tensors['pos_embed'] = resize_positions(tensors['pos_embed'], encoder.patch_resolution)
-    load_verified(encoder, tensors, str(path))
+    encoder = build_teacher(path, kind=RelationViT, **settings)
     encoder.eval()  # mmpretrain's returns nothing
     return encoder.requires_grad_(False)
 

@@ -25,7 +25,7 @@ from mimhd_mm.registry import MODELS
 
 from .caches import with_cache
 from .identity import file_hash, short_hash
-from .protocol import Row, Settings
+from .protocol import ProtocolRow, ProtocolSettings
 
 #: steps at the end of a training over which losses are averaged
 LAST_STEPS = 50
@@ -78,7 +78,7 @@ def base_config(name: str) -> Config:
     return load_config(parser.parse_args([str(project_root() / name), '--work-dir', 'unused']))
 
 
-def resolve(row: Row, settings: Settings) -> Config:
+def resolve(row: ProtocolRow, settings: ProtocolSettings) -> Config:
     """A row's config without what depends on the place and the seed.
 
     Raises:
@@ -94,7 +94,7 @@ def resolve(row: Row, settings: Settings) -> Config:
     return cfg
 
 
-def shared_settings(cfg: Config, row: Row, settings: Settings) -> dict:
+def shared_settings(cfg: Config, row: ProtocolRow, settings: ProtocolSettings) -> dict:
     """What every row has: images and their views, steps, and a schedule by steps."""
     steps = row.passes // settings.batch_size
     rising = max(1, round(settings.warm_up * steps))
@@ -131,7 +131,7 @@ def hooks_of(cfg: Config) -> dict:
     return hooks
 
 
-def settings_key(row: Row, settings: Settings) -> str:
+def settings_key(row: ProtocolRow, settings: ProtocolSettings) -> str:
     """A hash of all that decides a row's outcome but for seed, images' files and teacher's file."""
     if row.kind == 'pixels':
         return short_hash(['pixels'])

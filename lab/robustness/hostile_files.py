@@ -114,7 +114,7 @@ def _bomb(path: Path) -> None:
 
 
 def _larger_storage(path: Path) -> None:
-    """Four numbers that are told to be 10^9."""
+    """A tensor whose metadata claims 10^9 numbers while four are stored."""
     number = b'J' + struct.pack('<i', 10 ** 9)
 
     def change(name: str, data: bytes) -> bytes:

@@ -31,7 +31,9 @@ from torch import Tensor
 from mimhd_mm.compat import load_checkpoint_safely
 from mimhd_mm.engine.hooks import INTERRUPTED_STATUS
 from mimhd_mm.errors import UserInputError
-from mimhd_mm.weights.checkpoint_files import newest_checkpoint, write_whole
+from mimhd_mm.markdown import markdown_table
+from mimhd_mm.weights.checkpoint_files import newest_checkpoint
+from mimhd_mm.weights.writing import write_whole
 
 #: kind of fault -> what is done
 KINDS = {
@@ -434,11 +436,9 @@ def memory_growth(memory: Sequence[int]) -> dict:
 
 def markdown(report: dict) -> str:
     """The table of a report."""
-    lines = ['| fault | times | in runs that ended bit-identical |', '| --- | --- | --- |']
-    for kind, sentence in KINDS.items():
-        row = report['faults'][kind]
-        if row['tried']:
-            lines.append(f'| {sentence} | {row["tried"]} | {row["identical"]} |')
+    rows = [[sentence, row['tried'], row['identical']] for kind, sentence in KINDS.items()
+            for row in [report['faults'][kind]] if row['tried']]
+    lines = [markdown_table(['fault', 'times', 'in runs that ended bit-identical'], rows, 'lll')]
     memory = report['memory']
     lines += ['', f'{report["rounds"]} runs of {report["iterations"]} iterations, {report["identical"]} of them ended '
                   f'with the losses, weights, optimiser and schedules of the undisturbed run, bit by bit.']

@@ -11,8 +11,10 @@ from torch.utils.data import DataLoader
 from mimhd_mm.datasets import LoadAnyImage
 from mimhd_mm.engine.resume.safe_loading import safe_loading
 from mimhd_mm.errors import UserInputError
-from mimhd_mm.models.mae_files import read_mae_file, read_tensors
-from mimhd_mm.models.vit_files import read_vit_file
+from mimhd_mm.markdown import markdown_table
+from mimhd_mm.weights.mae_files import read_mae_file
+from mimhd_mm.weights.reading import read_tensors
+from mimhd_mm.weights.vit_files import read_vit_file
 
 from . import bad_images, hostile_files
 
@@ -105,13 +107,13 @@ def markdown(result: dict) -> str:
         f'{sum(row["got"] == "replaced" for row in images)} replaced by another image and named in the log. An epoch '
         f'over those that a data set lists, with {epoch["workers"]} loader processes, gave {epoch["loaded"]} of '
         f'{epoch["samples"]} samples, {epoch["replaced"]} of them replaced.', '',
-        '| Image | Got | |', '| --- | --- | --- |',
-        *(f'| {row["input"]} | {row["got"]} | {cell(row["reason"])} |' for row in images), '',
+        markdown_table(['Image', 'Got', ''],
+                       ([row['input'], row['got'], cell(row['reason'])] for row in images), 'lll'), '',
         f'{len(files)} kinds of hostile file, each read as {"; ".join(READERS)}: '
         f'{sum(row["got"] == "refused" for row in files)} refused by all of them, '
         f'{sum(row["payload"] == "EXECUTED" for row in files)} payloads executed.', '',
-        '| File | Got | Payload | Sentence |', '| --- | --- | --- | --- |',
-        *(f'| {row["input"]} | {row["got"]} | {row["payload"]} | {cell(row["reason"])} |' for row in files), '']
+        markdown_table(['File', 'Got', 'Payload', 'Sentence'],
+                       ([row['input'], row['got'], row['payload'], cell(row['reason'])] for row in files), 'llll'), '']
     return '\n'.join(lines)
 
 

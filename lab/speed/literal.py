@@ -12,8 +12,8 @@ from einops import rearrange
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
+from mimhd_mm.models.attention import project_qkv
 from mimhd_mm.models.backbones import RelationViT
-from mimhd_mm.models.backbones.relation_vit import project_qkv
 from mimhd_mm.models.heads import RelationDistillHead
 from mimhd_mm.models.relation import PAIRS, QKV
 from mimhd_mm.models.selfsup import MIMHD, TinyMIM

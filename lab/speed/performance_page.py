@@ -12,11 +12,12 @@ from typing import Dict, List, Optional, Sequence
 import torch
 import yaml
 
-from mimhd_mm.engine.commands import write_atomically
 from mimhd_mm.errors import UserInputError
 from mimhd_mm.measuring.record import legend, write_json
+from mimhd_mm.weights.writing import write_whole
 
 from .. import ROOT
+from ..pages import replaced
 from .goals import table_rows
 from .report import markdown
 
@@ -161,13 +162,11 @@ def write_page(page: Path, results: Path, pictures: Path) -> None:
         raise UserInputError(f'{str(page)!r} is to have the lines "<!-- begin: {odd[0]} -->" and '
                              f'"<!-- end: {odd[0]} -->" {often}')
 
-    def part(match: re.Match) -> str:
-        name = match[2]
+    for name in found:
         body = markdown(table_rows(kept)) if name == GOALS else section(
             name, entries[name], kept.get(name), picture_of(name, entries[name], pictures), page)
-        return f'{match[1]}\n{body}\n\n{match[3]}'
-
-    write_atomically(page, PART.sub(part, text))
+        text = replaced(text, f'<!-- begin: {name} -->', f'<!-- end: {name} -->', body)
+    write_whole(page, text)
 
 
 def section(name: str, text: str, figures: Optional[dict], picture: Optional[Path], page: Path) -> str:

@@ -1,6 +1,7 @@
 """Tables and plots of what was measured."""
 from typing import Dict, List, Optional, Sequence
 
+from mimhd_mm.markdown import markdown_table
 from mimhd_mm.measuring.record import legend, write_json
 
 
@@ -15,9 +16,8 @@ def markdown(rows: Sequence[Dict[str, object]]) -> str:
         return str(value)
 
     keys = list(rows[0])
-    sides = [' --- ' if isinstance(rows[0][key], str) else ' ---: ' for key in keys]
-    lines = [keys, None, *([cell(row[key]) for key in keys] for row in rows)]
-    return '\n'.join('|' + '|'.join(sides) + '|' if line is None else '| ' + ' | '.join(line) + ' |' for line in lines)
+    sides = ''.join('l' if isinstance(rows[0][key], str) else 'r' for key in keys)
+    return markdown_table(keys, ([cell(row[key]) for key in keys] for row in rows), sides)
 
 
 def publish(table: Sequence[Dict[str, object]], facts: Dict[str, object], notes: Sequence[str],

@@ -13,7 +13,7 @@ from mmengine.registry import DefaultScope
 
 from mimhd_mm.downstream.evaluate import check_labels
 from mimhd_mm.downstream.inputs import check_architecture, read_students
-from mimhd_mm.downstream.settings import Options, Settings, Student, config_text, shipped_settings
+from mimhd_mm.downstream.settings import EvaluatedStudent, Options, Settings, config_text, shipped_settings
 from mimhd_mm.engine.launch import use_amp
 from mimhd_mm.engine.loading import build_untrained
 from mimhd_mm.engine.preflight import check_config, check_image_folder
@@ -21,12 +21,12 @@ from mimhd_mm.engine.preflight.pretrained import check_pretrained
 from mimhd_mm.errors import UserInputError, root_cause
 from mimhd_mm.evaluation.tasks import SEGMENTATIONS
 from mimhd_mm.models import RelationViT
-from mimhd_mm.models.mae_files import FILES_WITH_DECODER, MAEFile, read_mae_file
+from mimhd_mm.weights.mae_files import FILES_WITH_DECODER, MAEFile, read_mae_file
 
-from .plan import Run, TableOptions, pretraining_datasets, read_base
+from .plan import SeedRun, TableOptions, pretraining_datasets, read_base
 
 
-def evaluation_options(run: Run, task: str, options: TableOptions) -> Options:
+def evaluation_options(run: SeedRun, task: str, options: TableOptions) -> Options:
     """What ``tools/evaluate_student.py`` would be asked for.
 
     Classification is on the images of pre-training, where no others are named (as the paper's top-1). Every method is
@@ -34,7 +34,7 @@ def evaluation_options(run: Run, task: str, options: TableOptions) -> Options:
     configs for that take the place of ImageNet-1K's, as far as there are any of the same name.
 
     Args:
-        run (Run): Of which student.
+        run (SeedRun): Of which student.
         task (str): Of :data:`~mimhd_mm.evaluation.tasks.METRICS`.
         options (TableOptions): Of the table.
     """
@@ -59,7 +59,7 @@ def on_tiny_imagenet(settings: Settings) -> Settings:
                                     for width, configs in settings.configs.items()})
 
 
-def evaluation_folder(run: Run, task: str, options: TableOptions) -> Path:
+def evaluation_folder(run: SeedRun, task: str, options: TableOptions) -> Path:
     """Where a task of a run goes; its name ends in a hash of the task's config.
 
     Raises:
@@ -68,7 +68,7 @@ def evaluation_folder(run: Run, task: str, options: TableOptions) -> Path:
     return run.folder / f'{task}-{hashlib.sha256(evaluation_text(run, task, options).encode()).hexdigest()[:10]}'
 
 
-def evaluation_text(run: Run, task: str, options: TableOptions) -> str:
+def evaluation_text(run: SeedRun, task: str, options: TableOptions) -> str:
     """The config of a task for a student of this run's width, but for the student's file and the work dir."""
     asked, width = evaluation_options(run, task, options), student_width(run)
     configs = asked.settings.configs.get(width)
@@ -85,10 +85,10 @@ def _evaluation_text(path: Path, width: int, task: str, name: str, classificatio
                      segmentation_root: Optional[str], gpus: int, shorten: float, seed: int, amp: bool) -> str:
     options = Options(checkpoints=[], settings=Settings(name, {}), tasks=[task], gpus=gpus, shorten=shorten, seed=seed,
                       amp=amp, classification_root=classification_root, segmentation_root=segmentation_root)
-    return config_text(read_base(path), Student('student', width), task, Path('.'), options)
+    return config_text(read_base(path), EvaluatedStudent('student', width), task, Path('.'), options)
 
 
-def student_width(run: Run) -> int:
+def student_width(run: SeedRun) -> int:
     """Width of the student in channels."""
     if run.imported:
         return _width_of_file(str(run.imported))
@@ -100,7 +100,7 @@ def _width_of_file(path: str) -> int:
     return read_mae_file(path).embed_dims
 
 
-def check_run(run: Run, options: TableOptions) -> None:
+def check_run(run: SeedRun, options: TableOptions) -> None:
     """Check what its trainings will check when they start, start its model, and list the labelled images.
 
     Raises:
@@ -140,7 +140,7 @@ def with_amp(cfg: Config, amp: bool) -> Config:
     return cfg
 
 
-def untrained_student(run: Run) -> MAEFile:
+def untrained_student(run: SeedRun) -> MAEFile:
     """What a checkpoint of the student will hold; the whole model is built, with the teacher's weights.
 
     Raises:
@@ -163,7 +163,7 @@ def untrained_student(run: Run) -> MAEFile:
     return MAEFile(run.folder.name, '', 'openmmlab', encoder=backbone.state_dict(), decoder=None)
 
 
-def check_teacher(run: Run) -> None:
+def check_teacher(run: SeedRun) -> None:
     """See that the teacher's file is there.
 
     Raises:

@@ -11,13 +11,14 @@ from typing import Iterator, List, Optional, Sequence, Tuple
 
 from mmengine.config import Config
 
+from mimhd_mm.datasets.nesting import datasets_of
 from mimhd_mm.downstream.settings import schedule_changes
 from mimhd_mm.engine.launch import read_config_file
 from mimhd_mm.errors import UserInputError
-from mimhd_mm.models.mae_files import sha256_of
 from mimhd_mm.project import project_root
+from mimhd_mm.weights.reading import sha256_of
 
-from .rows import Row, options_text
+from .rows import PaperRow, options_text
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class TableOptions:
 
 
 @dataclass(frozen=True)
-class Run:
+class SeedRun:
     """A row with one seed.
 
     Attributes:
@@ -97,7 +98,7 @@ class Run:
         return Path(self.cfg.work_dir) / f'{name}.pth'
 
 
-def plan_row(row: Row, options: TableOptions) -> List[Run]:
+def plan_row(row: PaperRow, options: TableOptions) -> List[SeedRun]:
     """The runs of a row, one a seed; none where it has no miniature or its imported file is not here.
 
     Raises:
@@ -111,12 +112,12 @@ def plan_row(row: Row, options: TableOptions) -> List[Run]:
         if not path.is_file():
             return []
         key = file_hash(str(path))[:10]
-        return [Run(seed, runs_folder(options) / f'{path.stem}-s{seed}-{key}', imported=path)
+        return [SeedRun(seed, runs_folder(options) / f'{path.stem}-s{seed}-{key}', imported=path)
                 for seed in range(options.seeds)]
     return [plan_pretraining(source, options, seed) for seed in range(options.seeds)]
 
 
-def plan_pretraining(source: dict, options: TableOptions, seed: int) -> Run:
+def plan_pretraining(source: dict, options: TableOptions, seed: int) -> SeedRun:
     """Write a row's config, in memory, and give the run a folder by what it says and by the files it reads.
 
     Raises:
@@ -144,7 +145,7 @@ def plan_pretraining(source: dict, options: TableOptions, seed: int) -> Run:
              hashlib.sha256(identity.encode()).hexdigest()[:10]]
     folder = runs_folder(options) / re.sub(r'[^\w.=-]', '', '-'.join(words))
     cfg.work_dir = (folder / 'pretrain').as_posix()
-    return Run(seed, folder, f'{body}work_dir = {cfg.work_dir!r}\n', cfg, path, untrained=untrained)
+    return SeedRun(seed, folder, f'{body}work_dir = {cfg.work_dir!r}\n', cfg, path, untrained=untrained)
 
 
 def pretraining_text(path: Path, base: Config, row_options: dict, options: TableOptions, seed: int) -> str:
@@ -200,14 +201,7 @@ def value_of(base: Config, key: str):
 
 def pretraining_datasets(cfg: Config) -> Iterator[Tuple[str, dict]]:
     """Every dataset of a pre-training with the key it stands under: for training, and those of a k-NN probe."""
-    key, dataset = 'train_dataloader.dataset', cfg.train_dataloader.dataset
-    while 'dataset' in dataset:  # RepeatDataset and its kin
-        key, dataset = f'{key}.dataset', dataset['dataset']
-    yield key, dataset
-    for name, hook in (cfg.get('default_hooks') or {}).items():
-        if hook and str(hook.get('type')).endswith('KNNProbeHook'):
-            for part in ('train', 'test'):
-                yield f'default_hooks.{name}.{part}', hook[part]
+    return datasets_of(cfg, ['train_dataloader'])
 
 
 def selects_heads(cfg: Config) -> bool:

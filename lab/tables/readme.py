@@ -3,10 +3,11 @@ import re
 from pathlib import Path
 from typing import Dict, Iterator, List, Tuple
 
-from mimhd_mm.errors import UserInputError
+from mimhd_mm.markdown import markdown_table
 
+from ..pages import write_part
 from .plan import read_base
-from .rows import Row, Table, options_text
+from .rows import PaperRow, PaperTable, options_text
 
 BEGIN = '<!-- begin: written by python -m lab.tables.run_table --readme -->'
 END = '<!-- end -->'
@@ -15,40 +16,35 @@ STEM = re.compile(r'^(?P<method>[a-z-]+)_vit-(?P<size>[a-z]+)-p\d+.*_(?P<data>in
 PAPER = {'top1': 'top-1', 'mIoU': 'mIoU'}
 
 
-def write_readme(readme: Path, tables: Dict[str, Table]) -> None:
+def write_readme(readme: Path, tables: Dict[str, PaperTable]) -> None:
     """Replace what is between the two markers.
 
     Raises:
         UserInputError: If the file or a marker is not there.
     """
-    text = readme.read_text(encoding='utf-8') if readme.is_file() else ''
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise UserInputError(f'{str(readme)!r} lacks the lines {BEGIN!r} and {END!r}, between which the map of the '
-                             f'tables goes; put them in.')
-    before, after = text[:text.index(BEGIN)], text[text.index(END):]
-    readme.write_text(before + BEGIN + '\n' + generated_part(readme.parent, tables) + after, encoding='utf-8')
+    write_part(readme, BEGIN, END, generated_part(readme.parent, tables))
 
 
-def generated_part(configs: Path, tables: Dict[str, Table]) -> str:
+def generated_part(configs: Path, tables: Dict[str, PaperTable]) -> str:
     """The tables and what follows pre-training, as Markdown with links relative to ``configs``."""
     parts = [table_part(table) for table in tables.values()]
-    return '\n' + '\n\n'.join([*parts, downstream_part(configs, tables)]) + '\n\n'
+    return '\n\n'.join([*parts, downstream_part(configs, tables)])
 
 
-def table_part(table: Table) -> str:
+def table_part(table: PaperTable) -> str:
     """Rows, files, options and the paper's numbers of one table."""
     paper = any(row.paper for row in table.rows)
-    lines = [f'## {table.title}', '', f'`python -m lab.tables.run_table {table.name}`', '',
-             '| | row | config | miniature |' + (' the paper |' if paper else ''),
-             '| ---: | --- | --- | --- |' + (' --- |' if paper else '')]
+    lines = []
     for row in table.rows:
         numbers = ', '.join(f'{row.paper[key]} {PAPER[key]}' for key in PAPER if key in row.paper)
-        cells = [str(row.number), row.name, source_text(row, 'full'), source_text(row, 'mini')]
-        lines.append('| ' + ' | '.join([*cells, *([numbers or 'no number'] if paper else [])]) + ' |')
-    return '\n'.join(lines)
+        cells = [row.number, row.name, source_text(row, 'full'), source_text(row, 'mini')]
+        lines.append([*cells, *([numbers or 'no number'] if paper else [])])
+    heading = ['', 'row', 'config', 'miniature', *(['the paper'] if paper else [])]
+    return (f'## {table.title}\n\n`python -m lab.tables.run_table {table.name}`\n\n'
+            + markdown_table(heading, lines, 'r' + 'l' * (len(heading) - 1)))
 
 
-def source_text(row: Row, kind: str) -> str:
+def source_text(row: PaperRow, kind: str) -> str:
     """Link and options of a row, or the command that imports its weights."""
     source = row.sources.get(kind)
     if source is None:
@@ -64,10 +60,9 @@ def link(path: Path) -> str:
     return f'[{path.stem}]({path.as_posix()})'
 
 
-def downstream_part(configs: Path, tables: Dict[str, Table]) -> str:
+def downstream_part(configs: Path, tables: Dict[str, PaperTable]) -> str:
     """Which configs fine-tune, probe and segment with what the rows' configs train."""
-    lines = ['## After pre-training', '',
-             '| method, size, data | fine-tuning | linear layer | segmentation |', '| --- | --- | --- | --- |']
+    lines = []
     for method, size, data in students(tables):
         own = re.compile(rf'/{method}_vit-{size}-\S*_{data}/epoch_\d+\.pth')  # what a row's run leaves
         finetuned, segmented = ([path for path in sorted((configs / kind).rglob(pattern)) if own.search(
@@ -79,11 +74,12 @@ def downstream_part(configs: Path, tables: Dict[str, Table]) -> str:
         kinds = [path for path in finetuned if path not in linear], linear, [
             path for path in segmented if path not in linear]
         cells = ['<br>'.join(link(path.relative_to(configs)) for path in kind) or '–' for kind in kinds]
-        lines.append(f'| {method}, {size}, {data} | ' + ' | '.join(cells) + ' |')
-    return '\n'.join(lines)
+        lines.append([f'{method}, {size}, {data}', *cells])
+    return '## After pre-training\n\n' + markdown_table(
+        ['method, size, data', 'fine-tuning', 'linear layer', 'segmentation'], lines, 'llll')
 
 
-def students(tables: Dict[str, Table]) -> Iterator[Tuple[str, str, str]]:
+def students(tables: Dict[str, PaperTable]) -> Iterator[Tuple[str, str, str]]:
     """Method, size and data of every config in the tables, each once, in their order."""
     configs: List[str] = [source['config'] for kind in ('full', 'mini') for table in tables.values()
                           for row in table.rows for source in [row.sources.get(kind, {})] if 'config' in source]

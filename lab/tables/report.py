@@ -6,23 +6,24 @@ import statistics
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Tuple
 
-from mimhd_mm.engine.commands import write_atomically
 from mimhd_mm.errors import UserInputError
 from mimhd_mm.evaluation.tasks import COLUMNS, PAPER
+from mimhd_mm.markdown import markdown_table
+from mimhd_mm.weights.writing import write_whole
 
 from .evaluation import evaluation_folder
-from .plan import Run, TableOptions
-from .rows import Row, Table, options_text
+from .plan import SeedRun, TableOptions
+from .rows import PaperRow, PaperTable, options_text
 
 Failures = Dict[Tuple[int, int], str]
 
 
-def write_report(table: Table, plans: Dict[int, List[Run]], failures: Failures, options: TableOptions, command: str
-                 ) -> None:
+def write_report(table: PaperTable, plans: Dict[int, List[SeedRun]], failures: Failures, options: TableOptions,
+                 command: str) -> None:
     """Write the table into the work dir, in its three forms, from what is there now.
 
     Args:
-        table (Table): Which.
+        table (PaperTable): Which.
         plans (dict): Row number -> its runs.
         failures (dict): Row number and seed -> what went wrong in this call.
         options (TableOptions): What was asked for.
@@ -31,20 +32,20 @@ def write_report(table: Table, plans: Dict[int, List[Run]], failures: Failures, 
     rows = [collect(row, plans[row.number], failures, options) for row in table.rows]
     about = describe(rows, options, command)
     stem = report_stem(table, options)
-    write_atomically(stem.with_suffix('.md'), markdown(table, rows, about, options))
-    write_atomically(stem.with_suffix('.csv'), csv_text(rows, options))
+    write_whole(stem.with_suffix('.md'), markdown(table, rows, about, options))
+    write_whole(stem.with_suffix('.csv'), csv_text(rows, options))
     content = dict(table=table.name, title=table.title, mini=options.mini, shorten=options.shorten,
                    shorten_tasks=options.task_length, rows=rows,
                    about=about)
-    write_atomically(stem.with_suffix('.json'), json.dumps(content, indent=2) + '\n')
+    write_whole(stem.with_suffix('.json'), json.dumps(content, indent=2) + '\n')
 
 
-def report_stem(table: Table, options: TableOptions) -> Path:
+def report_stem(table: PaperTable, options: TableOptions) -> Path:
     """The table's files without their endings."""
     return Path(options.work_dir) / (table.name + ('-mini' if options.mini else ''))
 
 
-def collect(row: Row, runs: Sequence[Run], failures: Failures, options: TableOptions) -> dict:
+def collect(row: PaperRow, runs: Sequence[SeedRun], failures: Failures, options: TableOptions) -> dict:
     """What there is of a row.
 
     Returns:
@@ -77,7 +78,7 @@ def collect(row: Row, runs: Sequence[Run], failures: Failures, options: TableOpt
         paper={} if options.mini else row.paper, runs=found)
 
 
-def read_run(run: Run, options: TableOptions) -> dict:
+def read_run(run: SeedRun, options: TableOptions) -> dict:
     """Scores, logged figures, time and environment of what is complete of a run."""
     entry = dict(seed=run.seed, folder=str(run.folder), checkpoint=str(run.checkpoint), scores={}, logged={},
                  seconds=0., resumed=False, environments=[])
@@ -134,20 +135,20 @@ def describe(rows: List[dict], options: TableOptions, command: str) -> Dict[str,
         'hours of pre-training and evaluation, all seeds together': hours or 'nothing has been run'}
 
 
-def markdown(table: Table, rows: List[dict], about: Dict[str, str], options: TableOptions) -> str:
+def markdown(table: PaperTable, rows: List[dict], about: Dict[str, str], options: TableOptions) -> str:
     """The whole Markdown file; a star marks numbers of trainings that were shortened."""
     paper = [key for key in PAPER if any(key in row['paper'] for row in rows)]
     stars = {task: ' *' if min(options.shorten, 1 if task == 'knn' else options.task_length) < 1 else ''
              for task in COLUMNS}  # k-NN trains nothing
-    lines = ['# ' + table.title + (' (miniature)' if options.mini else ''), '',
-             '| row | config | options | ' + ' | '.join([*COLUMNS.values(), *(PAPER[key] for key in paper)]) + ' |',
-             '| --- | --- | --- |' + ' ---: |' * (len(COLUMNS) + len(paper))]
+    lines = []
     for row in rows:
         cells = [cell(row, task, options, stars[task]) for task in COLUMNS]
         cells += [f'{row["paper"][key]}' if key in row['paper'] else '' for key in paper]
         source = Path(row['source']).stem if row['source'] else ''
-        lines.append('| ' + ' | '.join([row['name'], source, options_text(row['options']), *cells]) + ' |')
-    lines.append('')
+        lines.append([row['name'], source, options_text(row['options']), *cells])
+    heading = ['row', 'config', 'options', *COLUMNS.values(), *(PAPER[key] for key in paper)]
+    lines = ['# ' + table.title + (' (miniature)' if options.mini else ''), '',
+             markdown_table(heading, lines, 'lll' + 'r' * (len(heading) - 3)), '']
     if any(stars.values()):
         lines += ['\\* trained for a part of the length of the configs only, see settings', '']
     lines += [f'- row {row["number"]}, seed {seed}, failed: {sentence}' for row in rows

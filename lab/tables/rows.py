@@ -12,7 +12,7 @@ KINDS = ('full', 'mini')
 
 
 @dataclass(frozen=True)
-class Row:
+class PaperRow:
     """A row of a table.
 
     Attributes:
@@ -29,17 +29,17 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Table:
+class PaperTable:
     """A table or figure of the paper.
 
     Attributes:
         name (str): On the command line.
         title (str): For the heading.
-        rows (list[Row]): In the paper's order.
+        rows (list[PaperRow]): In the paper's order.
     """
     name: str
     title: str
-    rows: List[Row]
+    rows: List[PaperRow]
 
 
 def tables_file() -> Path:
@@ -47,7 +47,7 @@ def tables_file() -> Path:
     return Path(__file__).with_name('tables.yml')
 
 
-def read_tables(path: Path) -> Dict[str, Table]:
+def read_tables(path: Path) -> Dict[str, PaperTable]:
     """Read a list of tables, by name; its format is described at the top of ``lab/tables/tables.yml``.
 
     Raises:
@@ -55,8 +55,9 @@ def read_tables(path: Path) -> Dict[str, Table]:
     """
     try:
         content = yaml.safe_load(Path(path).read_text())
-        tables = {name: Table(name, table['title'], [
-            Row(number, row['name'], {kind: dict(row[kind]) for kind in KINDS if kind in row}, row.get('paper', {}))
+        tables = {name: PaperTable(name, table['title'], [
+            PaperRow(number, row['name'], {kind: dict(row[kind]) for kind in KINDS if kind in row},
+                     row.get('paper', {}))
             for number, row in enumerate(table['rows'], start=1)]) for name, table in content.items()}
     except FileNotFoundError as error:
         raise UserInputError(f'No file {str(path)!r} with tables; leave --tables out for those of the paper.'
@@ -79,7 +80,7 @@ def read_tables(path: Path) -> Dict[str, Table]:
     return tables
 
 
-def choose_table(tables: Dict[str, Table], name: Optional[str]) -> Table:
+def choose_table(tables: Dict[str, PaperTable], name: Optional[str]) -> PaperTable:
     """The table of that name.
 
     Raises:
@@ -91,7 +92,7 @@ def choose_table(tables: Dict[str, Table], name: Optional[str]) -> Table:
     return tables[name]
 
 
-def choose_rows(table: Table, numbers: Optional[Sequence[int]]) -> List[int]:
+def choose_rows(table: PaperTable, numbers: Optional[Sequence[int]]) -> List[int]:
     """The numbers of the rows to run.
 
     Raises:
@@ -110,7 +111,7 @@ def options_text(options: Optional[dict]) -> str:
     return ' '.join(f'{key}={value}' for key, value in (options or {}).items())
 
 
-def describe_tables(tables: Dict[str, Table]) -> str:
+def describe_tables(tables: Dict[str, PaperTable]) -> str:
     """Tables and rows with their configs, for a terminal."""
     lines = []
     for table in tables.values():

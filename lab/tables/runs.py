@@ -14,26 +14,28 @@ from mmengine.registry import DefaultScope
 from mimhd_mm.downstream.evaluate import evaluate
 from mimhd_mm.downstream.inputs import check_options
 from mimhd_mm.downstream.settings import Options, shipped_settings
-from mimhd_mm.engine.commands import call_tool, logged, write_atomically
+from mimhd_mm.engine.commands import call_tool, logged
 from mimhd_mm.engine.loading import build_untrained
 from mimhd_mm.errors import UserInputError, root_cause
 from mimhd_mm.project import environment
 from mimhd_mm.weights.checkpoint_files import newest_checkpoint
+from mimhd_mm.weights.writing import write_whole
 
 from .evaluation import check_run, evaluation_folder, evaluation_options
-from .plan import Run, TableOptions, plan_row, selects_heads
+from .plan import SeedRun, TableOptions, plan_row, selects_heads
 from .report import write_report
-from .rows import Table, choose_rows
+from .rows import PaperTable, choose_rows
 
 #: kinds of keys in the log of a pre-training that are kept for the table
 LOGGED = ('head_entropy', 'head_coverage', 'head_spread')
 
 
-def run_table(table: Table, numbers: Optional[Sequence[int]], options: TableOptions, command: str) -> Dict[str, str]:
+def run_table(table: PaperTable, numbers: Optional[Sequence[int]], options: TableOptions, command: str
+              ) -> Dict[str, str]:
     """Run what has no result yet; write the table before the first run and after every one.
 
     Args:
-        table (Table): Which.
+        table (PaperTable): Which.
         numbers (sequence[int], optional): Rows to run; the others are shown with what is there. None runs all.
         options (TableOptions): What is asked for.
         command (str): The command line, for the table.
@@ -46,7 +48,7 @@ def run_table(table: Table, numbers: Optional[Sequence[int]], options: TableOpti
     """
     chosen = choose_rows(table, numbers)
     check_table_options(options)
-    plans: Dict[int, List[Run]] = {}
+    plans: Dict[int, List[SeedRun]] = {}
     for row in table.rows:
         try:
             plans[row.number] = plan_row(row, options)
@@ -104,7 +106,7 @@ def check_table_options(options: TableOptions) -> None:
         raise UserInputError(f'--shorten-tasks is above 0 and up to 1, not {options.shorten_tasks}.')
 
 
-def is_complete(run: Run, task: str, options: TableOptions) -> bool:
+def is_complete(run: SeedRun, task: str, options: TableOptions) -> bool:
     """Whether the score of a task is there."""
     try:
         return (evaluation_folder(run, task, options) / 'score.json').is_file()
@@ -112,7 +114,7 @@ def is_complete(run: Run, task: str, options: TableOptions) -> bool:
         return False
 
 
-def execute(run: Run, options: TableOptions) -> None:
+def execute(run: SeedRun, options: TableOptions) -> None:
     """Pre-train and evaluate what has not been yet.
 
     Raises:
@@ -142,7 +144,7 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def pretrain(run: Run, options: TableOptions) -> None:
+def pretrain(run: SeedRun, options: TableOptions) -> None:
     """Train, or go on where the last checkpoint is, unless it is done; ``pretrain.json`` is written last.
 
     A row without training writes its student's start instead.
@@ -155,7 +157,7 @@ def pretrain(run: Run, options: TableOptions) -> None:
         print(f'there already: {run.checkpoint}')
         return
     start, config, epochs = time.time(), run.folder / 'config.py', run.cfg.train_cfg.max_epochs
-    write_atomically(config, run.text)
+    write_whole(config, run.text)
     saved = None if run.untrained else newest_checkpoint(Path(run.cfg.work_dir))
     arguments = [*(['--resume', saved] if saved else []), *(['--amp'] if options.amp else [])]
     if run.untrained:
@@ -168,12 +170,12 @@ def pretrain(run: Run, options: TableOptions) -> None:
     if not run.checkpoint.is_file():
         raise UserInputError(f'The training in {str(run.folder)!r} ended without {run.checkpoint.name!r}; remove that '
                              f'folder and call this again.')
-    write_atomically(done, json.dumps(dict(
+    write_whole(done, json.dumps(dict(
         epochs=epochs, seconds=round(time.time() - start, 1), resumed=bool(saved),
         logged=last_figures(Path(run.cfg.work_dir)), environment=environment()), indent=2) + '\n')
 
 
-def save_untrained(run: Run) -> None:
+def save_untrained(run: SeedRun) -> None:
     """Write a checkpoint of the model before the first step."""
     with DefaultScope.overwrite_default_scope(run.cfg.get('default_scope', 'mmpretrain')):
         model = build_untrained(run.cfg, run.seed)
@@ -189,7 +191,7 @@ def last_figures(folder: Path) -> Dict[str, float]:
     return {}
 
 
-def score(run: Run, task: str, options: TableOptions) -> None:
+def score(run: SeedRun, task: str, options: TableOptions) -> None:
     """Evaluate a task, unless it is done; ``score.json`` is written last.
 
     Raises:
@@ -205,4 +207,4 @@ def score(run: Run, task: str, options: TableOptions) -> None:
     if torch.cuda.is_available():  # the next training is a process of its own
         torch.cuda.empty_cache()
     keys = ('task', 'score', 'seconds', 'resumed', 'student_sha256', 'environment')
-    write_atomically(folder / 'score.json', json.dumps({key: result[key] for key in keys}, indent=2) + '\n')
+    write_whole(folder / 'score.json', json.dumps({key: result[key] for key in keys}, indent=2) + '\n')

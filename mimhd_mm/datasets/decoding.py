@@ -1,4 +1,4 @@
-"""Any image file to pixels, or one reason why not; and what loaders do about those that cannot be decoded."""
+"""Decode any image file or say why it cannot be decoded; replace bad images while loading."""
 import io
 import logging
 import os
@@ -14,13 +14,13 @@ from torch.utils.data import get_worker_info
 
 from ..errors import UserInputError
 
-MAX_PIXELS = 178_956_970  #: of one image, half a gigabyte; from there on Pillow speaks of a decompression bomb
+MAX_PIXELS = 178_956_970  #: of one image, half a gigabyte; Pillow's limit for decompression bombs
 MAX_IN_A_ROW = 100  #: images that cannot be decoded, one after the other, before a loader stops (our choice)
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # the JPEG markers that tell sizes
 
 
 class BadImage(Exception):
-    """A file that gives no pixels; the message is the reason."""
+    """An image that cannot be decoded; the message is the reason."""
 
 
 class JPEGFrame(NamedTuple):
@@ -38,7 +38,7 @@ def read_bytes(path: str, backend_args: Optional[dict] = None) -> bytes:
     """The content of a file.
 
     Raises:
-        BadImage: If there is none. What is no regular file is not opened: a pipe would never end.
+        BadImage: If there is none, or it is not a regular file: reading a pipe could block for ever.
     """
     if '://' not in path and not os.path.isfile(path):
         raise BadImage('a folder' if os.path.isdir(path) else 'no regular file' if os.path.exists(path) else
@@ -50,11 +50,11 @@ def read_bytes(path: str, backend_args: Optional[dict] = None) -> bytes:
 
 
 def decode_image(content: bytes) -> np.ndarray:
-    """Pixels of an image file as people see it: upright by its EXIF tag, on white where it is transparent (our choice).
+    """Decode an image file: turned upright by its EXIF tag, on white where it is transparent (our choice).
 
     A whole JPEG of 1 or 3 components with 8 bits is decoded by OpenCV, to the pixels of mmpretrain's
-    ``LoadImageFromFile``. Everything else is decoded by Pillow, which notices what was cut short, where OpenCV fills in
-    grey. CMYK is converted, of 16 bits the upper 8 are kept, of several frames the first.
+    ``LoadImageFromFile``. Everything else is decoded by Pillow, which reports truncated files, where OpenCV fills in
+    grey. CMYK is converted. Of 16 bits the upper 8 are kept, of several frames the first.
 
     Args:
         content (bytes): The file.
@@ -84,18 +84,18 @@ def decode_image(content: bytes) -> np.ndarray:
         raise BadImage('no image of a known format') from error
     except BadImage:
         raise
-    except Exception as error:  # decoders of damaged files raise a dozen types
+    except Exception as error:  # decoders raise many types for damaged files
         raise BadImage((str(error) or type(error).__name__).splitlines()[0][:160]) from error
 
 
 def check_size(height: int, width: int) -> None:
-    """Raise :class:`BadImage` where decoding would take more memory than a photograph does."""
+    """Raise :class:`BadImage` if an image has more than :data:`MAX_PIXELS`."""
     if height * width > MAX_PIXELS:
         raise BadImage(f'{width} x {height} pixels, more than {MAX_PIXELS}')
 
 
 def to_rgb(image: Image.Image, format: Optional[str]) -> Image.Image:
-    """An image of any of Pillow's modes as RGB.
+    """Convert an image of any of Pillow's modes to RGB.
 
     Args:
         image (Image.Image): The image.
@@ -116,9 +116,9 @@ def to_rgb(image: Image.Image, format: Optional[str]) -> Image.Image:
 
 
 def jpeg_frame(content: bytes) -> Optional[JPEGFrame]:
-    """Walk the segments of a JPEG to the first scan and look for an end after it; None for what is no such file.
+    """Read the segments of a JPEG up to the first scan and search for an end marker; None if it is not a JPEG.
 
-    Thumbnails have ends of their own, in segments that are stepped over; what follows the end does not matter.
+    Segments are skipped, because thumbnails in them have end markers of their own. Bytes after the end are ignored.
     """
     if content[:2] != b'\xff\xd8':
         return None
@@ -141,13 +141,13 @@ def jpeg_frame(content: bytes) -> Optional[JPEGFrame]:
 
 
 class BadImages:
-    """What a loader does about images that cannot be decoded: it stops at the first, or replaces some and then stops.
+    """Counts images that cannot be decoded and stops the loader if there are too many.
 
-    Each loader process counts for itself, and as long as it lives (with ``persistent_workers``, the whole run): a run
-    with W of them on each of R ranks replaces at most ``max_bad`` x W x R files.
+    Each loader process counts for itself as long as it lives (with ``persistent_workers``, the whole run). A run with W
+    of them on each of R ranks replaces at most ``max_bad`` x W x R files.
 
     Args:
-        max_bad (int): Different files to replace before it stops; 0 stops at the first, with its name.
+        max_bad (int): Number of different files that may be replaced; 0 stops at the first.
     """
 
     def __init__(self, max_bad: int) -> None:
@@ -158,7 +158,7 @@ class BadImages:
         self.in_a_row = 0
 
     def add(self, path: str, reason: BadImage) -> None:
-        """Note a bad image, in the log too where it is new; on return, another image is to take its place.
+        """Count a bad image and log it once. After this call the loader takes another image.
 
         Raises:
             UserInputError: If there are too many.
@@ -181,5 +181,5 @@ class BadImages:
                       f'({reason}); another image takes its place.', logger='current', level=logging.WARNING)
 
     def good(self) -> None:
-        """Note that an image was decoded."""
+        """Record that an image was decoded."""
         self.in_a_row = 0

@@ -1,4 +1,4 @@
-"""``FixedViews``: so many augmentations of every image, the same ones whenever they are asked for."""
+"""``FixedViews``: a fixed set of augmented views of every image."""
 from typing import Union
 
 import numpy as np
@@ -11,13 +11,13 @@ from .seeded_samples import WrappedDataset, mixed_seed, seeded_cpu
 
 @DATASETS.register_module()
 class FixedViews(WrappedDataset):
-    """K views of every image: what its pipeline draws at random is drawn from a seed of the view.
+    """K views of every image; the random numbers of the pipeline are seeded by the view.
 
-    A run of ``ResumableRunner`` takes them in turn, from one to the next at every epoch, so that K epochs see all K;
-    the first is drawn for each image from the seed of the run. A runner that tells no epoch draws among them.
+    With ``ResumableRunner`` every epoch uses the next view, so that K epochs use all K. The first view of each image
+    depends on the seed of the run. With a runner that passes no epoch, views are drawn at random.
 
-    Everything that the pipeline draws on the CPU is fixed, a jitter of the student's view (``StudentColorJitter``) too.
-    The ``data_samples`` that ``PackInputs`` leaves say ``sample_index`` and ``view``, both counted from 0.
+    All random numbers drawn on the CPU are fixed, also those of ``StudentColorJitter``. The ``data_samples`` made by
+    ``PackInputs`` hold ``sample_index`` and ``view``, both counted from 0.
 
     Args:
         dataset (dict | Dataset): A data set of mmpretrain's kind.
@@ -36,11 +36,11 @@ class FixedViews(WrappedDataset):
         self.view_seed = view_seed
 
     def view(self, index: int, view: int) -> dict:
-        """A view of an image, both counted from 0; random states stay as they are."""
+        """A view of an image, both counted from 0; random states do not change."""
         with seeded_cpu(mixed_seed(self.view_seed, index, view)):
             sample = self.dataset[index]
         if not hasattr(sample.get('data_samples'), 'set_metainfo'):
-            raise UserInputError('FixedViews marks the data_samples of its samples; end the pipeline in PackInputs.')
+            raise UserInputError('FixedViews marks the data_samples of its samples; end the pipeline with PackInputs.')
         sample['data_samples'].set_metainfo(dict(sample_index=int(index), view=int(view)))
         return sample
 

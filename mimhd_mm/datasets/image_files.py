@@ -1,4 +1,4 @@
-"""Which files of a folder are images."""
+"""Find the image files of a folder."""
 import os
 from pathlib import Path
 from typing import Iterator, Union

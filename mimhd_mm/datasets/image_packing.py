@@ -73,7 +73,7 @@ def list_source(folder: Union[str, Path]) -> Listing:
 
 def pack_images(folder: Union[str, Path], target: Union[str, Path], size: Optional[int] = None,
                 progress: Callable[[Iterable, int], Iterable] = lambda items, total: items) -> dict:
-    """Write every image of a folder into one file; it appears under its name when it is complete.
+    """Write every image of a folder into one file; it gets its name when it is complete.
 
     Args:
         folder (str | Path): See :func:`list_source`.
@@ -87,7 +87,7 @@ def pack_images(folder: Union[str, Path], target: Union[str, Path], size: Option
 
     Raises:
         UserInputError: If the target exists, the folder is not as :func:`list_source` wants it, an image does not
-            decode, or sizes differ and ``size`` is None. Nothing is left behind.
+            decode, or sizes differ and ``size`` is None. No partly written file is left.
     """
     target = Path(target)
     refuse_existing(target)

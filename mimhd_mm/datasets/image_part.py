@@ -1,4 +1,4 @@
-"""A part of a folder of class folders, as links: so many classes, so many images of each."""
+"""Make a smaller data set from links: some classes, some images of each."""
 import os
 from pathlib import Path
 from typing import List, Optional, Union
@@ -12,8 +12,8 @@ def link_part(source: Union[str, Path], target: Union[str, Path], classes: Optio
     """Make a folder of links to a part of a data set.
 
     ``train`` gets ``per_class`` images of each of the classes, evenly spaced in the order of their names; ``val`` all
-    images of these classes. Classes, too, are evenly spaced in the order of their names: neighbours resemble each other
-    where names are WordNet's.
+    images of these classes. Classes are evenly spaced in the order of their names, too, because WordNet gives similar
+    classes neighbouring names.
 
     Args:
         source (str | Path): Folder with ``train/<class>/...`` and ``val/<class>/...``.
@@ -29,7 +29,7 @@ def link_part(source: Union[str, Path], target: Union[str, Path], classes: Optio
     """
     source, target = Path(source).resolve(), Path(target)
     if target.exists():
-        raise UserInputError(f'{str(target)!r} is there already; name a new folder.')
+        raise UserInputError(f'{str(target)!r} exists already; name a new folder.')
     splits = [split for split in ('train', 'val') if (source / split).is_dir()]
     if 'train' not in splits:
         raise UserInputError(f'No folder {str(source / "train")!r}; name a folder with `train/<class>/...` in it.')
@@ -55,7 +55,7 @@ def link_part(source: Union[str, Path], target: Union[str, Path], classes: Optio
 
 
 def evenly_spaced(items: List, number: Optional[int], what: str) -> List:
-    """So many of the items, in their order: number i of n is item floor(i * len / n).
+    """Choose evenly spaced items, in their order: number i of n is item floor(i * len / n).
 
     Raises:
         UserInputError: If there are fewer, or the number is not positive.

@@ -1,4 +1,4 @@
-"""``LoadAndCrop``: decode of a large JPEG only the resolution that its random crop needs."""
+"""``LoadAndCrop``: decodes a large JPEG only at the resolution that its random crop needs."""
 import io
 from typing import Optional, Sequence, Tuple, Union
 
@@ -12,7 +12,7 @@ from ..registry import TRANSFORMS
 from .decoding import BadImage, BadImages, check_size, decode_image, jpeg_frame, read_bytes
 from .segmentation_check import ORIENTATION
 
-#: reduction -> how OpenCV decodes at it; a JPEG decoder then leaves out high frequencies, it does not resize
+#: reduction -> OpenCV's flag; the decoder leaves out high frequencies and does not resize
 FLAGS = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
 
 
@@ -23,8 +23,8 @@ class LoadAndCrop(RandomResizedCrop):
     The box is drawn from the size in the file's header, by the parent and with the same random numbers. Then the image
     is decoded at the smallest of 1/1, 1/2, 1/4 and 1/8 that leaves the box at least as large as the output; the box is
     cut out and resized with antialiasing. At 1/1, and for every file but an upright JPEG, the result is that of the two
-    transforms, pixel by pixel. The reduced scales come into play where both sides of a box are at least twice the
-    output's, so for 224 px from about 500 px of image on.
+    transforms, pixel by pixel. A reduced scale is used if both sides of a box are at least twice those of the
+    output: for 224 px, in images larger than about 500 px.
 
     Required keys: ``img_path``. Added keys: ``img`` (h, w, 3) uint8 in blue, green, red, ``img_shape``, ``ori_shape``.
 
@@ -32,7 +32,7 @@ class LoadAndCrop(RandomResizedCrop):
         scale (int | Sequence[int]): Output in pixels, a number or (h, w).
         crop_ratio_range (tuple): Share of the area. Defaults to (0.08, 1.0) (mmpretrain).
         aspect_ratio_range (tuple): Width by height. Defaults to (3/4, 4/3) (mmpretrain).
-        max_attempts (int): Before the centre is taken. Defaults to 10 (mmpretrain).
+        max_attempts (int): Number of tries before the centre is taken. Defaults to 10 (mmpretrain).
         max_bad (int): Files that cannot be decoded and are replaced, see
             :class:`~mimhd_mm.datasets.load_any_image.LoadAnyImage`. Defaults to 0: the first one stops the run.
         backend_args (dict, optional): Of mmengine's file backend. Defaults to None.
@@ -72,7 +72,7 @@ class LoadAndCrop(RandomResizedCrop):
             results['ori_shape'] = results['img'].shape[:2]
             return super().transform(results)
 
-        # the parent asks an image for its shape only: this one has no pixels
+        # the parent reads only the shape, so no pixels are needed
         box = self.rand_crop_params(np.empty((*size, 0)))  # top, left, height, width
         reduction = self.reduction(*box[2:])
         image = self.decode(content, reduction)  # (H / reduction, W / reduction, 3), rounded up
@@ -83,7 +83,7 @@ class LoadAndCrop(RandomResizedCrop):
         return results
 
     def reduction(self, height: int, width: int) -> int:
-        """How far a box of so many pixels can be reduced without falling below the output."""
+        """The largest reduction at which a box is still at least as large as the output."""
         return max(factor for factor in (1, *FLAGS)
                    if factor == 1 or (height >= factor * self.scale[0] and width >= factor * self.scale[1]))
 
@@ -113,7 +113,7 @@ class LoadAndCrop(RandomResizedCrop):
     def jpeg_size(content: bytes) -> Optional[Tuple[int, int]]:
         """Height and width of an upright, plain, whole JPEG; None for all else.
 
-        Of an image that is no multiple of the reduction, the last pixels cover less, and turning puts them first.
+        Turned images are excluded: their last, narrower pixels would come first at a reduced scale.
 
         Raises:
             BadImage: If it is too large.

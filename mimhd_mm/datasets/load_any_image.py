@@ -1,4 +1,4 @@
-"""``LoadAnyImage``: load images of every kind; name, count and replace those that cannot be decoded."""
+"""``LoadAnyImage``: loads images of every kind and replaces those that cannot be decoded."""
 from typing import Optional
 
 from mmcv.transforms import BaseTransform
@@ -9,7 +9,7 @@ from .decoding import BadImage, BadImages, decode_image, read_bytes
 
 @TRANSFORMS.register_module()
 class LoadAnyImage(BaseTransform):
-    """mmpretrain's ``LoadImageFromFile`` for data sets that nobody looked through.
+    """mmpretrain's ``LoadImageFromFile`` for data sets that may hold damaged or unusual images.
 
     Ordinary images give the same pixels. Beyond that, images with transparency, CMYK, 16 bits or palettes are
     converted (:func:`~mimhd_mm.datasets.decoding.decode_image`), and files that are cut short, no images, too large or

@@ -23,7 +23,7 @@ TOOL = 'tools/dataset_converters/pack_images.py'
 
 
 class PackedFile:
-    """Reads a file of packed images; copies and worker processes map it anew, on their first access.
+    """Reads a file of packed images; copies and worker processes map it again at their first access.
 
     Args:
         path (str | Path): The file.

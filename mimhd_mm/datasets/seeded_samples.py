@@ -1,12 +1,12 @@
-"""Samples that depend on the seed, the epoch and their number alone, and an order of samples that starts anywhere.
+"""Samples that depend only on seed, epoch and index, and a sampler that can start at any position.
 
-What a worker process draws in its augmentations is out of the reach of any hook: with ``persistent_workers=True`` its
-random states run on from epoch to epoch, with ``False`` every epoch repeats the same ones, and what was fetched ahead
-of a checkpoint is lost. So nothing of that is kept: the sampler hands out the epoch with each index, and the dataset
-seeds itself from both. A run that starts in the middle of an epoch then sees what an uninterrupted one sees, whatever
-the number of workers, and each epoch has augmentations of its own.
+No hook can save or restore the random states of worker processes. With ``persistent_workers=True`` they continue from
+epoch to epoch, with ``False`` every epoch repeats the same ones, and batches fetched ahead of a checkpoint are lost. So
+the sampler passes the epoch with each index, and the dataset seeds itself from both. A run that starts in the middle of
+an epoch then gets the samples of an uninterrupted one, for any number of workers, and every epoch has its own
+augmentations.
 
-Left out: loaders with a ``batch_sampler`` of their own, whose position is not a number of samples.
+Loaders with a ``batch_sampler`` are not supported, because their position is not a number of samples.
 """
 import atexit
 import hashlib
@@ -26,15 +26,15 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from ..registry import DATA_SAMPLERS, DATASETS
 
-#: seconds that a worker lives on after SIGTERM, so that the process it works for can save a checkpoint; our choice
+#: seconds that a worker keeps running after SIGTERM while its process saves a checkpoint; our choice
 WORKER_GRACE = 120
-#: shared with forked workers: not 0 once this process ends, which Python does by sending them SIGTERM
+#: shared with forked workers; not 0 when this process ends, because Python then sends them SIGTERM
 _ENDING = mmap.mmap(-1, 1)
 _OWNER = os.getpid()
 
 
 class SampleKey(NamedTuple):
-    """What the sampler hands to the dataset.
+    """What the sampler passes to the dataset.
 
     Attributes:
         index (int): Of the sample.
@@ -45,12 +45,12 @@ class SampleKey(NamedTuple):
 
 
 def mixed_seed(*numbers: int) -> int:
-    """A seed of 32 bits in which every one of the numbers and its place counts."""
+    """Hash numbers, in their order, to a seed of 32 bits."""
     return int.from_bytes(hashlib.blake2b(repr(tuple(map(int, numbers))).encode(), digest_size=4).digest(), 'big')
 
 
 def seed_cpu(seed: int) -> None:
-    """Seed Python's, numpy's and torch's generators on the CPU; no GPU is touched, which a forked worker may not."""
+    """Seed Python's, numpy's and torch's generators on the CPU only; a forked worker must not use the GPU."""
     random.seed(seed)
     np.random.seed(seed)
     torch.default_generator.manual_seed(seed)
@@ -58,7 +58,7 @@ def seed_cpu(seed: int) -> None:
 
 @contextmanager
 def seeded_cpu(seed: int) -> Iterator[None]:
-    """The same inside; afterwards the three states are what they were."""
+    """Seed the generators inside the context and restore their states afterwards."""
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     try:
         seed_cpu(seed)
@@ -70,7 +70,7 @@ def seeded_cpu(seed: int) -> Iterator[None]:
 
 
 class WrappedDataset(Dataset):
-    """A dataset around another, with what mmengine's dataset wrappers have.
+    """A dataset around another, with the interface of mmengine's dataset wrappers.
 
     Args:
         dataset (dict | Dataset): What is wrapped.
@@ -81,11 +81,11 @@ class WrappedDataset(Dataset):
 
     @property
     def metainfo(self) -> dict:
-        """Of the wrapped dataset; empty where it has none."""
+        """Metadata of the wrapped dataset; empty if it has none."""
         return getattr(self.dataset, 'metainfo', {})
 
     def full_init(self) -> None:
-        """Initialise the wrapped dataset, if it asks for that."""
+        """Initialise the wrapped dataset, if it has ``full_init``."""
         if hasattr(self.dataset, 'full_init'):
             self.dataset.full_init()
 
@@ -101,9 +101,8 @@ class WrappedDataset(Dataset):
 class SeededDataset(WrappedDataset):
     """Seed every sample from (seed, epoch, index).
 
-    Neither the rank nor the number of processes counts, so the images of a global batch are the same however many
-    processes share it. A dataset with a method ``of_epoch(index, epoch, seed)``, such as ``FixedViews``, is told all
-    three.
+    Rank and number of processes have no influence, so a global batch is the same for any number of processes. A dataset
+    with a method ``of_epoch(index, epoch, seed)``, such as ``FixedViews``, gets all three numbers.
 
     Args:
         dataset (dict | Dataset): What is wrapped.
@@ -115,7 +114,7 @@ class SeededDataset(WrappedDataset):
         self.seed = seed
 
     def __getitem__(self, key: Union[int, SampleKey]):
-        """The sample; a plain index is one of the first epoch."""
+        """The sample; a plain index means the first epoch."""
         index, epoch = key if isinstance(key, SampleKey) else (key, 0)
         if hasattr(self.dataset, 'of_epoch'):
             return self.dataset.of_epoch(index, epoch, self.seed)
@@ -129,7 +128,7 @@ class SeededDataset(WrappedDataset):
 
 @DATA_SAMPLERS.register_module()
 class PositionedSampler(Sampler):
-    """The order of another sampler, from any position on, with the epoch beside each index.
+    """The order of another sampler from any position on, with the epoch beside each index.
 
     Args:
         sampler (dict): Config of a sampler. mmengine's ``InfiniteSampler`` and its subclasses never end; any other is
@@ -156,7 +155,7 @@ class PositionedSampler(Sampler):
 
     @property
     def seed(self) -> int:
-        """Of the order; what it is built with where it was given or agreed on."""
+        """Seed of the order."""
         return getattr(self.sampler, 'seed', 0)
 
     @seed.setter
@@ -164,11 +163,11 @@ class PositionedSampler(Sampler):
         self.sampler.seed = seed
 
     def set_epoch(self, epoch: int) -> None:
-        """The next order is that of this epoch, from 0."""
+        """Set the epoch, from 0, of the next order."""
         self.epoch = epoch
 
     def start_at(self, position: int) -> None:
-        """Leave out so many samples, of this process, of the next order, and of that one only."""
+        """Skip this number of samples of this process in the next order only."""
         self._start = position
 
     def __iter__(self) -> Iterator[SampleKey]:
@@ -182,7 +181,7 @@ class PositionedSampler(Sampler):
             return [SampleKey(index, self.epoch) for index in self.sampler]
 
     def _endless_order(self, start: int) -> Iterator[SampleKey]:
-        self._build(self.seed)  # such a sampler goes on where it is; a new one starts at the beginning
+        self._build(self.seed)  # only a new sampler starts at the beginning
         rank, world_size, size = self.sampler.rank, self.sampler.world_size, len(self.dataset)
         for position, index in enumerate(itertools.islice(iter(self.sampler), start, None), start):
             yield SampleKey(index, (position * world_size + rank) // size)
@@ -208,13 +207,13 @@ def positioned_settings(loader: dict, seed: int) -> Optional[dict]:
 
 
 def outlive_sigterm(loader: DataLoader) -> None:
-    """Let the loader's workers live on for a while after SIGTERM.
+    """Keep the loader's workers running for a while after SIGTERM.
 
-    A scheduler signals every process of a job. A worker that ended at once would bring its process down before that
-    has saved a checkpoint. The alarm ends a worker that nobody needs any more. Workers that are not forked end at once.
+    A scheduler signals every process of a job. A worker that ended at once would stop its process before the checkpoint
+    is saved. An alarm ends workers that are not needed any more. Workers that are not forked end at once.
     """
     atexit.unregister(_tell_workers)
-    atexit.register(_tell_workers)  # the last to register is the first to run: before Python ends its children
+    atexit.register(_tell_workers)  # registered last, so it runs first: before Python ends its children
     loader.worker_init_fn = partial(_start_worker, loader.worker_init_fn)
 
 

@@ -1,9 +1,9 @@
-"""Look at a segmentation data set before a run does: pairs, sizes, labels, files that do not decode."""
+"""Check a segmentation data set before a run: pairs, sizes, labels, files that do not decode."""
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Callable, Iterable, Iterator, List, Optional, Set, Tuple, Union
+from typing import Callable, Iterable, List, Optional, Set, Tuple, Union
 
 import numpy as np
 from mmengine.config import Config
@@ -11,6 +11,7 @@ from mmengine.registry import DATASETS, DefaultScope
 from PIL import Image
 
 from ..errors import UserInputError
+from .nesting import LOADERS, innermost_datasets
 
 Pair = Tuple[str, str]
 IGNORED = 255  # the label that mmsegmentation never scores
@@ -81,7 +82,7 @@ def check_pairs(pairs: List[Pair], num_labels: int, reduce_zero_label: bool, sam
         UserInputError: With the first problem: an annotation that is missing, unreadable, of another size than its
             image or with a label out of range, or an image that is unreadable.
     """
-    present = {}  # annotation folders and the files in them: one listing is faster than a look at every file
+    present = {}  # folder -> its files: one listing is faster than a check of every file
     for _, annotation in pairs:
         folder = os.path.dirname(annotation)
         if folder not in present:
@@ -218,22 +219,9 @@ def check_segmentation_config(cfg: Config, sample: Optional[int] = 32) -> None:
     heads = cfg.model.get('module', cfg.model).get('decode_head') or {}  # a test-time augmentation model has a module
     head = heads[-1] if isinstance(heads, (list, tuple)) else heads
     seen = []
-    for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
-        for key, dataset in _leaves(f'{loader}.dataset', (cfg.get(loader) or {}).get('dataset')):
+    for loader in LOADERS:
+        for key, dataset in innermost_datasets(f'{loader}.dataset', (cfg.get(loader) or {}).get('dataset')):
             files = {name: value for name, value in dataset.items() if name != 'pipeline'}
             if 'LoadAnnotations' in str(dataset.get('pipeline')) and files not in seen:
                 seen.append(files)
                 check_segmentation_dataset(dict(dataset), head.get('num_classes'), sample, key)
-
-
-def _leaves(key: str, dataset: Optional[dict]) -> Iterator[Tuple[str, dict]]:
-    """The datasets inside RepeatDataset, ConcatDataset and their kin, with their config keys."""
-    if not isinstance(dataset, dict):
-        return
-    for name in ('dataset', 'datasets'):
-        if name in dataset:
-            inner = dataset[name] if isinstance(dataset[name], (list, tuple)) else [dataset[name]]
-            for index, one in enumerate(inner):
-                yield from _leaves(f'{key}.{name}' + (f'.{index}' if len(inner) > 1 else ''), one)
-            return
-    yield key, dataset

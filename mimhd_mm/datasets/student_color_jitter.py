@@ -6,11 +6,11 @@ from ..registry import TRANSFORMS
 
 @TRANSFORMS.register_module()
 class StudentColorJitter(ColorJitter):
-    """Jitters colours for the student and leaves the teacher's image as it is.
+    """Jitters colours for the student and leaves the teacher's image unchanged.
 
-    TinyMIM distils so, with 0.4 for brightness, contrast and saturation. Place it after the crops and flips, which the
+    TinyMIM does this, with 0.4 for brightness, contrast and saturation. Place it after the crops and flips, which the
     two networks share. ``img`` becomes the list of the student's view and the teacher's; ``TinyMIM`` and ``MIMHD``
-    take it apart. Arguments are those of mmpretrain's ``ColorJitter``.
+    accept it. Arguments are those of mmpretrain's ``ColorJitter``.
 
     Required keys: ``img``. Modified keys: ``img``.
     """

@@ -1,4 +1,4 @@
-"""From a distilled student's checkpoint to downstream numbers: plan and check every run, run it, write one table."""
+"""Evaluate students downstream: plan and check every run, run it, write one table."""
 import copy
 import json
 import logging
@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 
-from ..engine.commands import call_tool, logged, write_atomically
+from ..engine.commands import call_tool, logged
 from ..engine.launch import read_config_file, use_amp
 from ..engine.loading import build_preprocessor, build_untrained
 from ..engine.preflight import check_config
@@ -20,27 +20,28 @@ from ..engine.preflight.pretrained import check_pretrained
 from ..errors import UserInputError
 from ..evaluation import KNNProbe
 from ..evaluation.tasks import METRICS, SEGMENTATIONS
-from ..models.mae_files import read_mae_file
 from ..project import environment
 from ..registry import DATASETS
 from ..weights.checkpoint_files import newest_checkpoint
+from ..weights.mae_files import read_mae_file
+from ..weights.writing import write_whole
 from .inputs import check_folder, check_options, read_students
-from .settings import Options, Student, config_text, sha256_of_text
+from .settings import EvaluatedStudent, Options, config_text, sha256_of_text
 from .table import write_table
 
 
 @dataclass(frozen=True)
-class Run:
+class TaskRun:
     """One task of one student.
 
     Attributes:
-        student (Student): What is evaluated.
+        student (EvaluatedStudent): What is evaluated.
         task (str): Of :data:`METRICS`.
         folder (Path): For config and result; logs and checkpoints go into `run` below it.
         text (str): The config as it is written.
         cfg (Config): The same, read.
     """
-    student: Student
+    student: EvaluatedStudent
     task: str
     folder: Path
     text: str
@@ -48,7 +49,7 @@ class Run:
 
     @property
     def identity(self) -> dict:
-        """What a result must have been computed from to count as this run's."""
+        """The inputs that a stored result must have been computed from."""
         return dict(student=self.student.name, task=self.task, student_sha256=self.student.sha256,
                     config_sha256=sha256_of_text(self.text))
 
@@ -58,17 +59,17 @@ class Run:
         return self.cfg.train_cfg.get('max_iters') or self.cfg.train_cfg.max_epochs
 
     def result(self) -> Optional[dict]:
-        """What an earlier call has found, if it ended and belongs to this run."""
+        """The result of an earlier call, if it finished and belongs to this run."""
         file = self.folder / 'result.json'
         found = json.loads(file.read_text()) if file.is_file() else {}
         return found if self.identity.items() <= found.items() else None
 
 
 def evaluate(options: Options, command: str) -> List[dict]:
-    """Run what has no result yet and write ``table.md``, ``table.csv`` and ``table.json`` into the work dir.
+    """Run every task without a result and write ``table.md``, ``table.csv`` and ``table.json`` into the work dir.
 
-    The score of a training is its last evaluation, that of the final weights: taking the best one would choose by the
-    very images that are scored.
+    The score of a training is that of its final weights. The best of several evaluations would be selected on the
+    images that are scored.
 
     Args:
         options (Options): What is asked for.
@@ -90,14 +91,14 @@ def evaluate(options: Options, command: str) -> List[dict]:
         if result is None:
             result = execute(run, options)
         else:
-            print(f'there already: {run.folder / "result.json"}')
+            print(f'exists already: {run.folder / "result.json"}')
         print(f'{result["score"]:.2f} %', flush=True)
         results.append(result)
         write_table(students, results, options, command)
     return results
 
 
-def plan(options: Options, students: List[Student]) -> List[Run]:
+def plan(options: Options, students: List[EvaluatedStudent]) -> List[TaskRun]:
     """Every run, each checked as ``tools/train.py`` will check it.
 
     Raises:
@@ -120,7 +121,7 @@ def plan(options: Options, students: List[Student]) -> List[Run]:
             if task not in SEGMENTATIONS and (path, task) not in looked_at:
                 check_labels(cfg, task)
             looked_at.add((path, task))
-            runs.append(Run(student, task, folder, text, cfg))
+            runs.append(TaskRun(student, task, folder, text, cfg))
     return runs
 
 
@@ -137,15 +138,15 @@ def check_labels(cfg: Config, task: str) -> None:
         DATASETS.build(dict(cfg.val_dataloader.dataset, pipeline=[]))
 
 
-def execute(run: Run, options: Options) -> dict:
-    """Run one task, or go on where it was cut short, and write its ``result.json``.
+def execute(run: TaskRun, options: Options) -> dict:
+    """Run or resume one task, and write its ``result.json``.
 
     Raises:
         UserInputError: If it fails.
     """
     start, config = time.time(), run.folder / 'config.py'
     run.folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(config, run.text)
+    write_whole(config, run.text)
     saved = newest_checkpoint(run.folder / 'run')
     if run.task == 'knn':
         score = score_knn(run)
@@ -159,11 +160,11 @@ def execute(run: Run, options: Options) -> dict:
     result = dict(**run.identity, score=score, seconds=round(time.time() - start, 1), resumed=bool(saved),
                   settings=options.settings.name, shorten=options.shorten, seed=options.seed, gpus=options.gpus,
                   amp=options.amp, environment=environment())
-    write_atomically(run.folder / 'result.json', json.dumps(result, indent=2) + '\n')
+    write_whole(run.folder / 'result.json', json.dumps(result, indent=2) + '\n')
     return result
 
 
-def last_score(run: Run) -> float:
+def last_score(run: TaskRun) -> float:
     """Top-1 or mIoU, in percent, of the evaluation after the last epoch or iteration.
 
     Raises:
@@ -178,7 +179,7 @@ def last_score(run: Run) -> float:
 
 
 def build_probe(cfg: Config) -> KNNProbe:
-    """k-NN on the images of a classification config, all of them, as it prepares them for validation.
+    """Build a k-NN probe on all images of a classification config, with its validation pipeline.
 
     Raises:
         UserInputError: If labels are missing or differ, or images are fewer than neighbours.
@@ -189,7 +190,7 @@ def build_probe(cfg: Config) -> KNNProbe:
                         batch_size=loader.batch_size, num_workers=loader.num_workers)
 
 
-def score_knn(run: Run) -> float:
+def score_knn(run: TaskRun) -> float:
     """Top-1 in percent of weighted k-NN on the mean patch token of the frozen student."""
     cfg = copy.deepcopy(run.cfg)
     cfg.model.backbone.init_cfg = None

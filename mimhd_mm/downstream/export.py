@@ -1,4 +1,4 @@
-"""Write a student for mmpretrain, mmsegmentation, timm, Hugging Face or ONNX, and check it by running it there."""
+"""Export a student to mmpretrain, mmsegmentation, timm, Hugging Face or ONNX, and check it there by running it."""
 import importlib
 import inspect
 import json
@@ -17,13 +17,14 @@ from mmpretrain.models import VisionTransformer
 from torch import Tensor, nn
 
 from ..engine.launch import read_config_file
-from ..engine.loading import load_backbone, load_exactly, read_config
+from ..engine.loading import load_backbone, read_config
 from ..engine.resume.safe_loading import safe_loading
 from ..errors import UserInputError
 from ..evaluation.knn_probe import raw_output
-from ..models.mae_files import read_tensors, sha256_of
 from ..random_states import evaluating
 from ..registry import MODELS
+from ..weights.fitting import load_exactly
+from ..weights.reading import read_tensors, sha256_of
 
 Tensors = Dict[str, Tensor]
 
@@ -32,14 +33,14 @@ TOLERANCE = 1e-5
 
 @dataclass
 class Student:
-    """A distilled vision transformer and all that another library has to be told about it.
+    """A distilled vision transformer with the settings that another library needs.
 
     Attributes:
         source (str): The checkpoint.
         sha256 (str): Its hash, in hexadecimal.
         backbone (VisionTransformer): The network, in evaluation mode.
-        mean (list[float], optional): What is taken from RGB pixels of 0 to 255.
-        std (list[float], optional): What they are divided by.
+        mean (list[float], optional): Subtracted from RGB pixels of 0 to 255.
+        std (list[float], optional): Divides the pixels afterwards.
     """
     source: str
     sha256: str
@@ -161,7 +162,7 @@ def export(student: Student, target: Union[str, Path], kind: str) -> float:
     suffixes, write, run = FORMATS[kind]
     target = Path(target)
     if target.exists():
-        raise UserInputError(f'{str(target)!r} exists already and is left as it is; name another target.')
+        raise UserInputError(f'{str(target)!r} exists already and is not overwritten; name another target.')
     if not target.parent.is_dir():
         raise UserInputError(f'No folder {str(target.parent)!r} to write into; create it first.')
     if suffixes and target.suffix not in suffixes:

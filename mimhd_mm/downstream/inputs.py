@@ -1,4 +1,4 @@
-"""What is looked at before students are evaluated: options, files and folders."""
+"""Check options, files and folders before students are evaluated."""
 import importlib
 import os
 from pathlib import Path
@@ -9,12 +9,12 @@ from ..engine.preflight.pretrained import heads_of_file
 from ..errors import UserInputError
 from ..evaluation.tasks import METRICS, SEGMENTATIONS
 from ..models import RelationViT
-from ..models.mae_files import MAEFile, read_mae_file
-from .settings import Options, Student
+from ..weights.mae_files import MAEFile, read_mae_file
+from .settings import EvaluatedStudent, Options
 
 
 def check_options(options: Options) -> None:
-    """Look at everything but the students' files and the data.
+    """Check everything except the students' files and the data.
 
     Raises:
         UserInputError: With the first problem.
@@ -41,7 +41,7 @@ def check_options(options: Options) -> None:
         raise UserInputError(f'--work-dir {options.work_dir!r} cannot be written to; name another.')
 
 
-def read_students(options: Options) -> List[Student]:
+def read_students(options: Options) -> List[EvaluatedStudent]:
     """The rows of the table, untrained networks last.
 
     Raises:
@@ -62,22 +62,22 @@ def read_students(options: Options) -> List[Student]:
             raise UserInputError(f'Two checkpoints would both be called {name!r}, by folder and file; evaluate '
                                  f'{checkpoint!r} in a --work-dir of its own.')
         scaled = any('.gamma' in key for key in file.encoder)
-        students.append(Student(name, file.embed_dims, str(path), file.sha256, heads, scaled))
+        students.append(EvaluatedStudent(name, file.embed_dims, str(path), file.sha256, heads, scaled))
         counts = ' and '.join(map(str, sorted(set(heads)))) + ' heads' if heads else "the config's head count"
         print(f'{name}: {file.embed_dims} wide, {file.num_layers} blocks, {counts}, {file.num_patches} patches of '
               f'{file.patch_size} px')
     if options.untrained:
         heads = {student.width: student.heads for student in reversed(students)}
-        students += [Student('untrained' if len(heads) == 1 else f'untrained-{width}', width, heads=number)
+        students += [EvaluatedStudent('untrained' if len(heads) == 1 else f'untrained-{width}', width, heads=number)
                      for width, number in sorted(heads.items())]
     return students
 
 
 def check_architecture(file: MAEFile, options: Options) -> None:
-    """See that the settings have a config for a student of these sizes.
+    """Check that the settings have a config for a student of these sizes.
 
     Raises:
-        UserInputError: If not, with what fits.
+        UserInputError: If they have none; the message names the sizes that fit.
     """
     name, widths = options.settings.name, sorted(options.settings.configs)
     if file.embed_dims not in widths:
@@ -97,10 +97,10 @@ def check_architecture(file: MAEFile, options: Options) -> None:
 
 
 def check_folder(folder: Path, text: str) -> None:
-    """Leave alone what another run has left in a folder.
+    """Check that a folder is empty or belongs to this run.
 
     Raises:
-        UserInputError: If there is anything that does not come from this very config.
+        UserInputError: If it holds anything that does not come from this config.
     """
     config = folder / 'config.py'
     if folder.is_dir() and any(folder.iterdir()) and not (config.is_file() and config.read_text() == text):

@@ -1,4 +1,4 @@
-"""The configs that evaluate a student: which one for which width, and what a run of it sets."""
+"""The configs that evaluate a student of a given width, and the settings of each run."""
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,17 +7,16 @@ from typing import Dict, List, Optional, Sequence
 
 from mmengine.config import Config
 
+from ..datasets.nesting import LOADERS
 from ..errors import UserInputError
 from ..evaluation.tasks import SEGMENTATIONS
 from ..models import RelationViT
 from ..project import project_root
 
-LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
-
 
 @dataclass(frozen=True)
 class Settings:
-    """Which config evaluates a student of which width.
+    """Configs for evaluation, by width of the student.
 
     Attributes:
         name (str): For the table.
@@ -50,7 +49,7 @@ def shipped_settings() -> Dict[str, Settings]:
 
 @dataclass(frozen=True)
 class Options:
-    """What is asked for; the arguments of ``tools/evaluate_student.py``.
+    """The arguments of ``tools/evaluate_student.py``.
 
     Attributes:
         checkpoints (sequence[str]): Files with a student's tensors under ``backbone.``.
@@ -80,7 +79,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Student:
+class EvaluatedStudent:
     """A row of the table.
 
     Attributes:
@@ -99,12 +98,12 @@ class Student:
     layer_scale: bool = False
 
 
-def config_text(base: Config, student: Student, task: str, folder: Path, options: Options) -> str:
+def config_text(base: Config, student: EvaluatedStudent, task: str, folder: Path, options: Options) -> str:
     """A config that inherits ``base`` and sets start, data, seed, place and length; the lines on top tell runs apart.
 
     Args:
         base (Config): The config of the task.
-        student (Student): What it starts from.
+        student (EvaluatedStudent): What it starts from.
         task (str): For a look at the data.
         folder (Path): Of the task. The run gets a folder in it: mmengine writes a file of the config's name there.
         options (Options): The rest.
@@ -128,8 +127,8 @@ def config_text(base: Config, student: Student, task: str, folder: Path, options
         *(f'{key} = {pformat(value, width=110, sort_dicts=False)}' for key, value in changes.items())]) + '\n'
 
 
-def backbone_changes(base: Config, student: Student) -> dict:
-    """Where ``model.backbone`` starts from, and what of its network is not as in the config."""
+def backbone_changes(base: Config, student: EvaluatedStudent) -> dict:
+    """Changes to ``model.backbone``: its start and the settings that differ from the config."""
     changes = dict(init_cfg=student.path and dict(type='Pretrained', prefix='backbone.', checkpoint=student.path))
     arch = RelationViT.settings_of(base.model.backbone.arch)
     if student.heads not in (None, [arch['num_heads']] * arch['num_layers']):
@@ -140,7 +139,7 @@ def backbone_changes(base: Config, student: Student) -> dict:
 
 
 def classification_changes(base: Config, options: Options) -> dict:
-    """Folder of the images, and what follows from their class count where it is not the config's.
+    """Changes for the image folder, and for its class count if that differs from the config.
 
     Raises:
         UserInputError: If ``train`` or ``val`` is missing, or ``train`` holds no class folder.
@@ -161,7 +160,7 @@ def classification_changes(base: Config, options: Options) -> dict:
 
 
 def segmentation_changes(base: Config, options: Options) -> dict:
-    """Folder of the images and annotations.
+    """Changes for the folder of images and annotations.
 
     Raises:
         UserInputError: If one that the config reads is missing.
@@ -172,7 +171,7 @@ def segmentation_changes(base: Config, options: Options) -> dict:
 
 
 def data_root(base: Config, given: Optional[str], option: str, parts: Sequence[str]) -> Path:
-    """The folder of a task's data, absolute, after a look at what it has to hold.
+    """The absolute folder of a task's data, after a check of its content.
 
     Raises:
         UserInputError: If a part is missing.

@@ -1,18 +1,19 @@
-"""The table of downstream numbers, and what it was computed with."""
+"""Write the table of downstream numbers with the software and hardware that computed it."""
 import csv
 import json
 from pathlib import Path
 from typing import Dict, List
 
 from ..evaluation.tasks import COLUMNS
-from .settings import Options, Student
+from ..markdown import markdown_table
+from .settings import EvaluatedStudent, Options
 
 
-def write_table(students: List[Student], results: List[dict], options: Options, command: str) -> None:
+def write_table(students: List[EvaluatedStudent], results: List[dict], options: Options, command: str) -> None:
     """Write ``table.md``, ``table.csv`` and ``table.json`` into the work dir.
 
     Args:
-        students (list[Student]): The rows.
+        students (list[EvaluatedStudent]): The rows.
         results (list[dict]): What there is so far, of ``result.json``.
         options (Options): What was asked for.
         command (str): The command line.
@@ -33,20 +34,19 @@ def write_table(students: List[Student], results: List[dict], options: Options, 
 
 def markdown(rows: List[dict], shorten: float) -> str:
     """Rows of percentages; a star marks trainings that were shortened."""
-    lines = ['| student | ' + ' | '.join(COLUMNS.values()) + ' | file | sha256 |',
-             '| --- |' + ' ---: |' * len(COLUMNS) + ' --- | --- |']
+    lines = []
     for row in rows:
         stars = {task: ' *' if shorten < 1 and task != 'knn' else '' for task in COLUMNS}
         cells = ['not run' if row[task] is None else f'{row[task]:.2f}{stars[task]}' for task in COLUMNS]
         source = [row['file'], row['sha256'][:12]] if row['file'] else ['random weights', '']
-        lines.append('| ' + ' | '.join([row['student'], *cells, *source]) + ' |')
-    if shorten < 1:
-        lines += ['', f'\\* trained for {shorten:g} of the length of its config only']
-    return '\n'.join(lines) + '\n'
+        lines.append([row['student'], *cells, *source])
+    table = markdown_table(['student', *COLUMNS.values(), 'file', 'sha256'], lines, 'l' + 'r' * len(COLUMNS) + 'll')
+    note = f'\n\n\\* trained for {shorten:g} of the length of its config only' if shorten < 1 else ''
+    return table + note + '\n'
 
 
 def describe(results: List[dict], options: Options, command: str) -> Dict[str, str]:
-    """What the numbers were computed with; of earlier results too, where they differ."""
+    """Describe how the numbers were computed, also for earlier results that differ."""
     def used(key: str) -> str:
         return '; '.join(dict.fromkeys(result['environment'][key] for result in results))
 

@@ -1,4 +1,4 @@
-"""What a teacher's cache and a config have to agree in, and the config that trains with a cache."""
+"""Compare a teacher's cache with a config, and change the config so that it trains with the cache."""
 import hashlib
 import json
 import os
@@ -19,7 +19,7 @@ PATHS = ('data_root', 'file')  # settings of datasets that may be relative
 
 
 def use_teacher_cache(cfg: Config) -> None:
-    """Where the config's teacher is a ``CachedTeacher``, compare the two and wrap the training data in ``FixedViews``.
+    """If the teacher is a ``CachedTeacher``, compare its file with the config and wrap the data in ``FixedViews``.
 
     Raises:
         UserInputError: If the file was made with another teacher, data set, pipeline, data preprocessor or share of the
@@ -70,7 +70,7 @@ def plain_dataset(cfg: Config) -> dict:
 
 
 def comparable(value: object, key: Optional[str] = None) -> object:
-    """A part of a config as JSON would give it back, with absolute paths of data and without mmengine's own marks."""
+    """A part of a config as JSON returns it, with absolute paths of data and without mmengine's marks."""
     if isinstance(value, dict):
         return {str(name): comparable(part, name) for name, part in value.items() if name != '_scope_'}
     if isinstance(value, (list, tuple)):
@@ -81,13 +81,13 @@ def comparable(value: object, key: Optional[str] = None) -> object:
 
 
 def build_preprocessor(cfg: Config) -> BaseDataPreprocessor:
-    """The data preprocessor of a pre-training, wherever it stands; mmpretrain's where it stands nowhere."""
+    """Build the data preprocessor of a pre-training; mmpretrain's default if the config names none."""
     preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
     return MODELS.build(dict(dict(type='SelfSupDataPreprocessor'), **preprocessor))
 
 
 def described(preprocess: BaseDataPreprocessor) -> dict:
-    """What a data preprocessor makes of images: ``type``, ``mean``, ``std``, ``to_rgb``.
+    """The settings of a data preprocessor: ``type``, ``mean``, ``std``, ``to_rgb``.
 
     Raises:
         UserInputError: If it augments.
@@ -102,7 +102,7 @@ def described(preprocess: BaseDataPreprocessor) -> dict:
 
 
 def first_difference(key: str, one: object, other: object) -> Tuple[str, object, object]:
-    """Where two parts of configs differ first: the key and the two values."""
+    """The first difference between two parts of configs: the key and the two values."""
     if isinstance(one, dict) and isinstance(other, dict):
         pairs: Iterator = ((name, one.get(name), other.get(name)) for name in sorted({*one, *other}))
     elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
@@ -114,7 +114,7 @@ def first_difference(key: str, one: object, other: object) -> Tuple[str, object,
 
 
 def hash_of_pixels(views: FixedViews) -> str:
-    """Of the first view of a few images at even distances."""
+    """Hash the first view of a few evenly spaced images."""
     digest = hashlib.sha256()
     number = min(PROBED, len(views))
     for place in range(number):

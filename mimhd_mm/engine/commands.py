@@ -1,4 +1,4 @@
-"""Call this project's tools as processes of their own and show their progress; write what they leave in one go."""
+"""Run this project's tools in processes of their own and show their progress; read what they logged."""
 import collections
 import contextlib
 import json
@@ -12,21 +12,20 @@ from typing import List, Optional
 
 from ..errors import UserInputError
 from ..project import project_root
-from ..weights.checkpoint_files import write_whole
 
-#: what mmengine logs of training, by epochs or by iterations
+#: a line of mmengine's training log, by epochs or by iterations
 PROGRESS = re.compile(r'(Epoch|Iter)\(train\)\s+\[\s*(\d+)[\]/].*?eta: (\S+(?: days?, \S+)?).*?\sloss: (\S+)')
 KEPT_LINES = 30
 
 
 def tool_command(tool: str, *arguments) -> List[str]:
-    """The command that calls ``tools/<tool>``, a Python or a shell file, with the running interpreter."""
+    """The command that runs ``tools/<tool>``, a Python or shell file, with the current interpreter."""
     starter = ['bash'] if tool.endswith('.sh') else [sys.executable, '-u']
     return [*starter, str(project_root() / 'tools' / tool), *map(str, arguments)]
 
 
 def call_tool(tool: str, *arguments, total: Optional[int] = None) -> None:
-    """Run a tool, print its command, and of its output the progress of training; the last lines where it fails.
+    """Run a tool; print its command and the progress of training, and its last lines if it fails.
 
     Args:
         tool (str): Path below ``tools``.
@@ -34,7 +33,7 @@ def call_tool(tool: str, *arguments, total: Optional[int] = None) -> None:
         total (int, optional): Epochs or iterations of the training, for the progress. Defaults to None.
 
     Raises:
-        UserInputError: If the tool ends with another status than 0; with its own sentence where it gave one.
+        UserInputError: If the tool ends with another status than 0; with the tool's own error message if there is one.
     """
     command = tool_command(tool, *arguments)
     print('$ ' + shlex.join(['python' if part == sys.executable else part for part in command if part != '-u']),
@@ -60,13 +59,8 @@ def call_tool(tool: str, *arguments, total: Optional[int] = None) -> None:
         raise UserInputError(errors[-1])
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text that is there whole or not at all; see :func:`~mimhd_mm.weights.checkpoint_files.write_whole`."""
-    write_whole(path, text.encode())
-
-
 def logged(work_dir: Path) -> List[dict]:
-    """What mmengine logged of a run as scalars, in order; a line that was cut short with the process is left out."""
+    """Read the scalars that mmengine logged of a run, in order; incomplete lines are left out."""
     entries = []
     for file in sorted(work_dir.glob('*/vis_data/scalars.json')):
         for line in file.read_text().splitlines():

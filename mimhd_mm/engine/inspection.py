@@ -1,4 +1,4 @@
-"""What pictures are made from: fixed images as a model is given them, and what its teacher makes of them."""
+"""Inputs of pictures: fixed images as the model receives them, masks, and the teacher's own reconstruction."""
 import logging
 from pathlib import Path
 from typing import Iterable, List, Optional, Sequence, Tuple, Union
@@ -14,14 +14,14 @@ from torch.utils.data import Dataset
 
 from ..errors import UserInputError
 from ..models import MIMHD, DualViewMAEDecoder, MAETeacher, RelationViT
-from ..models.mae_files import read_mae_file
 from ..models.views import merge, put_back, take
 from ..registry import TRANSFORMS
+from ..weights.mae_files import read_mae_file
 from .loading import build_teacher, eval_pipeline, list_images
 
 
 def decodable_images(paths: List[Path], number: int) -> List[Path]:
-    """``number`` images at even distances in the list; one that does not decode is named and its successor taken.
+    """Choose ``number`` images, evenly spaced in the list; one that does not decode is named and replaced.
 
     Args:
         paths (list[Path]): Image files.
@@ -31,7 +31,7 @@ def decodable_images(paths: List[Path], number: int) -> List[Path]:
         UserInputError: If none of the list decodes, or the number is below 1.
     """
     if number < 1:
-        raise UserInputError(f'{number} images leave nothing to look at; ask for at least 1.')
+        raise UserInputError(f'{number} images were asked for; ask for at least 1.')
     number = min(number, len(paths))
     starts = [index * len(paths) // number for index in range(number)]
     chosen = []
@@ -57,7 +57,7 @@ def _first_decodable(paths: Iterable[Path]) -> List[Path]:
 
 def fixed_images(source: Union[str, Path, List[Path], Dataset], size: Tuple[int, int], number: int,
                  preprocess: BaseDataPreprocessor) -> Tensor:
-    """Images to look at again and again, without augmentation, at even distances in a folder or a data set.
+    """Load images without augmentation, evenly spaced in a folder or a data set.
 
     Args:
         source (str | Path | list[Path] | Dataset): A folder, image files, or a data set of mmpretrain's kind, whose
@@ -70,22 +70,22 @@ def fixed_images(source: Union[str, Path, List[Path], Dataset], size: Tuple[int,
         Tensor: (number, 3, H, W), normalised; images that do not decode are skipped with their name in the log.
 
     Raises:
-        UserInputError: If the folder holds no image, none decodes, or the data set does not tell where its images are.
+        UserInputError: If the folder holds no image, none decodes, or the data set does not list its images.
     """
     if isinstance(source, (str, Path)):
         source = list_images(source)
     if isinstance(source, list):
         return _read([dict(img_path=str(path)) for path in decodable_images(source, number)], size, preprocess)
-    while hasattr(source, 'dataset'):  # RepeatDataset and its kin
+    while hasattr(source, 'dataset'):  # RepeatDataset and similar wrappers
         source = source.dataset
     if not hasattr(source, 'get_data_info') or len(source) == 0:
-        raise UserInputError(f'{type(source).__name__} does not tell which images it has; name a folder of them with '
+        raise UserInputError(f'{type(source).__name__} does not list its images; name a folder of images with '
                              f'`images`.')
     step = max(len(source) // number, 1)
     samples = [source.get_data_info(index) for index in range(0, step * min(number, len(source)), step)]
     if 'img' not in samples[0]:
         if any(not Path(sample['img_path']).is_file() for sample in samples):
-            raise UserInputError('The training images are no plain files; name a folder of images with `images`.')
+            raise UserInputError('The training images are not plain files; name a folder of images with `images`.')
         paths = [Path(sample['img_path']) for sample in samples]
         samples = [dict(img_path=str(path)) for path in paths if _first_decodable([path])]
         if not samples:
@@ -94,7 +94,7 @@ def fixed_images(source: Union[str, Path, List[Path], Dataset], size: Tuple[int,
 
 
 def _read(samples: List[dict], size: Tuple[int, int], preprocess: BaseDataPreprocessor) -> Tensor:
-    """Samples with ``img_path``, or decoded in ``img`` already, as (B, 3, H, W), normalised."""
+    """Load samples with ``img_path`` or with a decoded ``img``: (B, 3, H, W), normalised."""
     if 'img' in samples[0]:
         resize = dict(type='Resize', scale=size[::-1], backend='pillow', interpolation='bicubic')
         steps = [resize, dict(type='PackInputs')]
@@ -107,9 +107,9 @@ def _read(samples: List[dict], size: Tuple[int, int], preprocess: BaseDataPrepro
 
 def foreground_masks(paths: List[Path], images: Union[str, Path], masks: Union[str, Path], size: Tuple[int, int],
                      foreground: Optional[Sequence[int]] = None) -> Tensor:
-    """Where the foreground is, in label images that lie in ``masks`` as their images lie in ``images``.
+    """Read foreground masks from label images; ``masks`` has the same subfolders and names as ``images``.
 
-    They are resized and cropped as :func:`fixed_images` does with the images, to the nearest label.
+    Masks are resized and cropped like the images in :func:`fixed_images`, with nearest-neighbour interpolation.
 
     Args:
         paths (list[Path]): Image files below ``images``.
@@ -155,16 +155,16 @@ def foreground_masks(paths: List[Path], images: Union[str, Path], masks: Union[s
 
 @torch.no_grad()
 def teacher_reconstruction(teacher: MAETeacher, model: MIMHD, images: Tensor, masks: Tensor) -> Tensor:
-    """The whole MAE of the teacher's file on the same views: it sees a view's visible patches, from its first block on.
+    """Reconstruct the same views with the teacher's whole MAE, whose encoder sees only the visible patches of a view.
 
-    A distillation run has neither the teacher's later blocks nor, where it learns, the decoder as it was. So both are
-    built from the file, used on the images' device, and dropped.
+    A distillation run does not hold the teacher's later blocks, and its decoder may have been trained. So both networks
+    are built from the file, used on the device of the images, and released.
 
     Args:
-        teacher (MAETeacher): Says which file, and what its encoder looks like.
-        model (MIMHD): Says what its decoder looks like.
+        teacher (MAETeacher): Names the file and the sizes of the encoder.
+        model (MIMHD): Gives the sizes of the decoder.
         images (Tensor): (B, 3, H, W), normalised.
-        masks (Tensor): (V, B, N) bool, True = hidden; each row of a view hides as many.
+        masks (Tensor): (V, B, N) bool, True = hidden; all rows of a view hide the same number.
 
     Returns:
         Tensor: (B, N, P), each patch from the view that hides it, in the decoder's units.
@@ -195,7 +195,7 @@ def teacher_reconstruction(teacher: MAETeacher, model: MIMHD, images: Tensor, ma
 
 
 def teacher_decoder(neck: DualViewMAEDecoder, encoder: RelationViT) -> DualViewMAEDecoder:
-    """A decoder of ``neck``'s shape for the teacher's own tokens, i.e. without a connector; not loaded."""
+    """Build a decoder of the sizes of ``neck`` for the teacher's tokens: no connector, weights not loaded."""
     block = neck.decoder_blocks[0]
     width = neck.decoder_pos_embed.shape[-1]
     patch_size = encoder.patch_embed.projection.kernel_size[0]

@@ -1,4 +1,4 @@
-"""From a config file and command line options to a Runner: shared by ``tools/train.py`` and ``tools/test.py``."""
+"""Build a Runner from a config file and command line options, for ``tools/train.py`` and ``tools/test.py``."""
 import argparse
 import os
 import sys
@@ -10,13 +10,12 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from ..datasets.nesting import LOADERS
 from ..errors import UserInputError, root_cause
-from ..weights.checkpoint_files import DISK_FULL_ERRORS
+from ..weights.writing import DISK_FULL_ERRORS
 from .cached_training import use_teacher_cache
 from .preflight import check_config
 from .resume.safe_loading import safe_loading
-
-LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +45,7 @@ def read_config_file(path: Union[str, Path]) -> Config:
         raise UserInputError(f'No config file {str(path)!r}; the ones of this project are under configs/.')
     try:
         return Config.fromfile(path)
-    except Exception as error:  # a config is a program, and may fail as any program may
+    except Exception as error:  # a config is a program and can raise anything
         message = f'{type(error).__name__}: {error}'.splitlines()[0]
         raise UserInputError(f'The config {str(path)!r} cannot be read ({message}).') from error
 
@@ -71,9 +70,9 @@ def load_config(args: argparse.Namespace) -> Config:
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)
     for loader in (cfg[key] for key in LOADERS if cfg.get(key)):
-        loader.get('collate_fn', {}).pop('_scope_', None)  # mmengine would hand its own mark on as an argument
+        loader.get('collate_fn', {}).pop('_scope_', None)  # mmengine would pass its own mark as an argument
         loader.setdefault('pin_memory', torch.cuda.is_available())
-        loader.setdefault('persistent_workers', True)  # starting them anew takes seconds an epoch
+        loader.setdefault('persistent_workers', True)  # restarting them takes seconds an epoch
         if args.no_pin_memory:
             loader.pin_memory = False
         if args.no_persistent_workers or not loader.get('num_workers'):
@@ -89,7 +88,7 @@ def load_config(args: argparse.Namespace) -> Config:
 def use_amp(cfg: Config) -> None:
     """Switch ``cfg.optim_wrapper`` to mixed precision: mmengine's on a GPU, :class:`CPUAmpOptimWrapper` without.
 
-    A wrapper that skips steps which are not finite becomes one that does so, too.
+    A wrapper that skips non-finite steps is replaced by one that skips them too.
     """
     guarded = str(cfg.optim_wrapper.get('type')).split('.')[-1].startswith('Guarded')
     if torch.cuda.is_available():
@@ -101,7 +100,7 @@ def use_amp(cfg: Config) -> None:
 
 
 def drop_amp_settings(cfg: Config) -> None:
-    """Take out what a config says of mixed precision where its optimiser wrapper is one that knows nothing of it."""
+    """Remove mixed-precision settings if the optimiser wrapper does not accept them."""
     wrapper = cfg.get('optim_wrapper') or {}
     if str(wrapper.get('type', 'OptimWrapper')).split('.')[-1] in (
             'OptimWrapper', 'GuardedOptimWrapper', 'CPUAmpOptimWrapper', 'GuardedCPUAmpOptimWrapper'):
@@ -110,11 +109,11 @@ def drop_amp_settings(cfg: Config) -> None:
 
 
 def build_runner(cfg: Config) -> Runner:
-    """Check ``cfg``, start the process group where there is one, and build the Runner.
+    """Check ``cfg``, start the process group if there are several processes, and build the Runner.
 
-    It is a :class:`~mimhd_mm.engine.resume.runner.ResumableRunner` where the config names no other ``runner_type``.
-    Without a GPU the group is gloo's, whatever backend the config names (nccl exists on GPUs only), models
-    are wrapped without a device, which mmengine's defaults do not do, and BatchNorm is not synchronised.
+    It is a :class:`~mimhd_mm.engine.resume.runner.ResumableRunner` unless the config names another ``runner_type``.
+    Without a GPU the backend of the process group is gloo, whatever the config names (nccl needs GPUs), models are
+    wrapped without a device, and BatchNorm is not synchronised.
 
     Raises:
         UserInputError: With the first problem that :func:`check_config` or :func:`use_teacher_cache` finds, or for a
@@ -136,7 +135,7 @@ def build_runner(cfg: Config) -> Runner:
 
 
 def check_batches(runner: Runner) -> None:
-    """Build the training data and see that it fills at least one batch.
+    """Build the training data and check that it fills at least one batch.
 
     Raises:
         UserInputError: If there are fewer images than a batch on each process takes, and incomplete ones are dropped.
@@ -149,7 +148,7 @@ def check_batches(runner: Runner) -> None:
 
 
 def run_tool(main: Callable[[Optional[list]], Optional[int]], argv: Optional[list] = None) -> None:
-    """Call ``main``; wrong input, and a full disk, become one sentence on stderr and exit status 1.
+    """Call ``main``; report wrong input or a full disk in one sentence on stderr, with exit status 1.
 
     The whole tool runs under :func:`~mimhd_mm.engine.resume.safe_loading.safe_loading`, whichever Runner it builds.
     """
@@ -163,5 +162,5 @@ def run_tool(main: Callable[[Optional[list]], Optional[int]], argv: Optional[lis
         if error.errno not in DISK_FULL_ERRORS:
             raise
         name = f' for {str(error.filename)!r}' if error.filename else ''
-        sys.exit(f'error: No room{name} ({error.strerror}); what was complete is intact: make room, and call this '
-                 f'again.')
+        sys.exit(f'error: No room{name} ({error.strerror}); complete files are intact: free some space and run the '
+                 f'command again.')

@@ -1,8 +1,8 @@
-"""Models and images for a look from outside: from a config and a checkpoint, without a Runner."""
+"""Build models and load images from a config and a checkpoint, without a Runner."""
 import inspect
 import random
 from pathlib import Path
-from typing import Dict, List, Optional, Tuple, Type, Union
+from typing import List, Optional, Tuple, Type, Union
 
 import numpy as np
 import torch
@@ -17,9 +17,12 @@ from ..datasets.decoding import BadImage, decode_image, read_bytes
 from ..datasets.image_files import IMAGE_SUFFIXES, image_files
 from ..errors import UserInputError
 from ..models import MAETeacher
-from ..models.mae_files import load_verified, read_mae_file, read_tensors, resize_positions
+from ..models.positions import resize_positions
 from ..random_states import kept_random_states
 from ..registry import DATASETS, MODELS, TRANSFORMS
+from ..weights.fitting import load_exactly
+from ..weights.mae_files import read_mae_file
+from ..weights.reading import read_tensors
 from .launch import read_config_file
 from .resume.safe_loading import safe_loading
 
@@ -46,7 +49,7 @@ def build_model(cfg: Config) -> nn.Module:
 
 
 def build_untrained(cfg: Config, seed: int) -> nn.Module:
-    """The model of a run with this seed as it was before the first step; global random states stay as they are."""
+    """Build the model of a run with this seed as it is before the first step; global random states do not change."""
     with kept_random_states(), safe_loading():
         random.seed(seed)
         np.random.seed(seed)
@@ -60,10 +63,10 @@ def build_teacher(checkpoint: Union[str, Path], arch: Union[str, dict], img_size
                   kind: Type[VisionTransformer] = VisionTransformer, **kwargs) -> VisionTransformer:
     """The whole encoder of a MAE file, to its last block, with the final norm.
 
-    A distillation run keeps only the blocks it needs; this is the network whose features the student is after.
+    A distillation run builds only the blocks that it needs; this is the whole encoder, for evaluation.
 
     Args:
-        checkpoint (str | Path): A file that :func:`~mimhd_mm.models.mae_files.read_mae_file` reads.
+        checkpoint (str | Path): A file that :func:`~mimhd_mm.weights.mae_files.read_mae_file` reads.
         arch (str | dict): Architecture of the file's encoder; its head count is not in the file.
         img_size (int): Pixels.
         patch_size (int): Pixels.
@@ -77,12 +80,12 @@ def build_teacher(checkpoint: Union[str, Path], arch: Union[str, dict], img_size
     backbone = kind(arch=arch, img_size=img_size, patch_size=patch_size, out_type='raw', **kwargs)
     tensors = dict(read_mae_file(checkpoint).encoder)
     tensors['pos_embed'] = resize_positions(tensors['pos_embed'], backbone.patch_resolution)
-    load_verified(backbone, tensors, str(checkpoint))
+    load_exactly(backbone, tensors, checkpoint, 'check `arch` and `img_size`', part=True)
     return backbone
 
 
 def teacher_settings(cfg: Config) -> Optional[dict]:
-    """Arguments for :func:`build_teacher` from a config, or None where it names no teacher's file, or one not here."""
+    """Arguments for :func:`build_teacher` from a config; None if it names no teacher's file or the file is missing."""
     teacher = cfg.model.get('target_generator') or {}
     if not teacher.get('checkpoint') or not Path(teacher['checkpoint']).is_file():
         return None
@@ -91,25 +94,9 @@ def teacher_settings(cfg: Config) -> Optional[dict]:
     return {name: teacher.get(name, defaults[name].default) for name in names}
 
 
-def load_exactly(module: nn.Module, tensors: Dict[str, Tensor], source: Union[str, Path]) -> None:
-    """Load every tensor that ``module`` saves, and no other.
-
-    Raises:
-        UserInputError: If a tensor is missing, unknown or of another shape.
-    """
-    own = module.state_dict()
-    missing, unknown = sorted(set(own) - set(tensors)), sorted(set(tensors) - set(own))
-    resized = [key for key in own if key in tensors and own[key].shape != tensors[key].shape]
-    for problem, keys in (('lacks', missing), ('has the unknown', unknown), ('has another shape of', resized)):
-        if keys:
-            raise UserInputError(f'{str(source)!r} {problem} {keys[0]!r} ({len(keys)} such tensors); give the config '
-                                 f'that belongs to the checkpoint.')
-    module.load_state_dict(tensors)
-
-
 def load_backbone(cfg: Config, checkpoint: Union[str, Path], kind: Optional[Type[VisionTransformer]] = None
                   ) -> VisionTransformer:
-    """The trained backbone of a checkpoint; the teacher's file is not needed for that.
+    """Load the trained backbone of a checkpoint, without the teacher's file.
 
     Args:
         cfg (Config): The config of the run.
@@ -135,7 +122,7 @@ def load_backbone(cfg: Config, checkpoint: Union[str, Path], kind: Optional[Type
 
 
 def load_model(cfg: Config, checkpoint: Union[str, Path]) -> nn.Module:
-    """The whole model of a checkpoint, in evaluation mode; what is never saved, the teacher, is from its own file.
+    """Load the whole model of a checkpoint, in evaluation mode; the teacher is read from its own file.
 
     Raises:
         UserInputError: If the two do not belong together, or the teacher's file is not there.
@@ -147,7 +134,7 @@ def load_model(cfg: Config, checkpoint: Union[str, Path]) -> nn.Module:
 
 
 def build_preprocessor(cfg: Config) -> BaseDataPreprocessor:
-    """The data preprocessor of ``cfg``, wherever it stands."""
+    """Build the data preprocessor of ``cfg``, from the model or the top level."""
     preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor')
     if preprocessor is None:
         raise UserInputError('The config has no data_preprocessor, which says how images are normalised; add it.')
@@ -187,7 +174,7 @@ def images_of(cfg: Config) -> List[Path]:
 
 
 def eval_pipeline(size: Tuple[int, int], example: Union[str, Path]) -> List[dict]:
-    """Transforms that give images one size without chance.
+    """Transforms that bring images to one size without random choices.
 
     Args:
         size (tuple): Height and width in pixels.
@@ -214,7 +201,7 @@ def eval_pipeline(size: Tuple[int, int], example: Union[str, Path]) -> List[dict
 
 
 def read_images(paths: List[Path], size: Tuple[int, int], number: int, preprocess: BaseDataPreprocessor) -> Tensor:
-    """``number`` images at even distances in the list, as the model is given them.
+    """Load ``number`` images, evenly spaced in the list, as the model receives them.
 
     Args:
         paths (list[Path]): Image files.

@@ -1,4 +1,4 @@
-"""A teacher asked once: write its q, k, v for fixed views of every image into a file."""
+"""Run a teacher once and write its q, k, v for fixed views of every image to a file."""
 import os
 import shutil
 from pathlib import Path
@@ -37,7 +37,7 @@ class ViewsInOrder(Dataset):
 
 
 class CacheWriter:
-    """Runs the teacher of a config over K views of every image and writes what it gives into one file.
+    """Runs the teacher of a config on K views of every image and writes its q, k, v to one file.
 
     Args:
         cfg (Config): Of a pre-training with a ``MAETeacher``.
@@ -94,10 +94,10 @@ class CacheWriter:
         self.header, self.num_bytes = header_of(settings, self.shape, self.num_seen)
 
     def check_space(self) -> None:
-        """See that the disk has room.
+        """Check that the disk has enough space.
 
         Raises:
-            UserInputError: If not.
+            UserInputError: If it has not.
         """
         self.target.parent.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(self.target.parent).free
@@ -143,7 +143,7 @@ class CacheWriter:
 
     @torch.no_grad()
     def ask(self, batch: dict) -> Tuple[Tensor, Optional[Tensor]]:
-        """What the teacher gives for a batch of the loader, and the numbers of the patches it saw.
+        """Run the teacher on a batch; return its q, k, v and the numbers of the patches that it saw.
 
         Args:
             batch (dict): ``inputs`` and ``data_samples``.
@@ -169,12 +169,12 @@ class CacheWriter:
         return torch.stack(qkv, dim=1).to(torch.bfloat16), seen
 
     def choose(self, index: int, view: int) -> Tensor:
-        """The patches of a view, (1, n), from the seed of the views."""
+        """Draw the patches of a view, (1, n), from the seed of the views."""
         with seeded_cpu(mixed_seed(self.views.view_seed, index, view, 1)):
             return draw_seen(1, self.num_patches, self.token_fraction)
 
     def options(self, cfg: Config) -> str:
-        """What ``--cfg-options`` of ``tools/train.py`` train ``cfg`` with the file."""
+        """The ``--cfg-options`` of ``tools/train.py`` that train ``cfg`` with the file."""
         options = ['model.target_generator.type=CachedTeacher', f'model.target_generator.cache={self.target}']
         if self.token_fraction != cfg.model.get('token_fraction', 1.0) and self.token_fraction != 1:
             options.append(f'model.token_fraction={self.token_fraction}')

@@ -1,4 +1,4 @@
-"""What a [class] token looks at: its attention to the patches, and how well that covers an object."""
+"""Attention of a [class] token to the patches, and how well it covers an object."""
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -26,7 +26,7 @@ def class_attention(qkv: QKV) -> Tensor:
 
 
 def top_mass(attention: Tensor, mass: float = 0.6) -> Tensor:
-    """The fewest patches that together have a share of the attention, as DINO thresholds its maps.
+    """The smallest set of patches that holds a given share of the attention, as DINO thresholds its maps.
 
     Args:
         attention (Tensor): (..., N), not negative; what it sums to does not matter.

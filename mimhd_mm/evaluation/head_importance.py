@@ -1,6 +1,6 @@
-"""How much each head of a teacher's block matters, for Figure 2 (b)'s selection of heads.
+"""Importance of each head of a teacher's block, for the selection of heads in Figure 2 (b).
 
-Two measures from the literature; the paper names none, so that the choice is ours:
+The paper names no measure. Two from the literature are offered (our choice):
 
 - ``'gradient'`` (Michel et al., 2019): how strongly the teacher's own masked reconstruction reacts to a gate on the
   head's output. It needs the file's decoder.
@@ -16,17 +16,17 @@ from torch import Tensor, nn
 
 from ..errors import UserInputError
 from ..models import MAETeacher
-from ..models.backbones.relation_vit import attend, project_qkv
-from ..models.mae_files import MAEFile
+from ..models.attention import attend, project_qkv
 from ..models.relation import log_relation
 from ..random_states import kept_random_states
+from ..weights.mae_files import MAEFile
 from .teacher_doctor import build_mae, diagnose
 
 MEASURES = ('gradient', 'confidence')
 
 
 def choose_measure(file: MAEFile, measure: Optional[str] = None) -> str:
-    """The measure that a file allows: the given one, else ``'gradient'`` where it has a decoder.
+    """Choose the measure: the given one, else ``'gradient'`` if the file has a decoder.
 
     Raises:
         UserInputError: If the gradient is asked for and the file has no decoder.
@@ -63,8 +63,7 @@ def reconstructing_mae(file: MAEFile, images: Tensor, num_heads: int) -> MAE:
 def gradient_importance(model: MAE, images: Tensor, block: int, batch_size: int = 16, seed: int = 0) -> Tensor:
     """Mean over images of ``|dL_b / dg_m|`` at ``g = 1``: ``L_b`` is image b's own loss, ``g_m`` the gate of head m.
 
-    The absolute value is taken image by image, so that images which want more of a head and images which want less of
-    it do not cancel out.
+    The absolute value is taken per image, so that gradients of opposite sign do not cancel out.
 
     Args:
         model (MAE): In evaluation mode; ``head.norm_pix`` as the decoder was trained.
@@ -154,7 +153,7 @@ class GatedAttention(nn.Module):
 
 @contextmanager
 def gated(layer: nn.Module, gates: Tensor) -> Iterator[None]:
-    """Inside, the attention of a transformer block has these gates (B, M)."""
+    """Apply gates (B, M) to the attention of a transformer block inside the context."""
     attention = layer.attn
     layer.attn = GatedAttention(attention, gates)
     try:

@@ -1,8 +1,8 @@
-"""Weighted k-nearest-neighbour classification of frozen features: a check on pre-training that trains nothing.
+"""Weighted k-nearest-neighbour classification of frozen features, without training.
 
 The rule is DINO's (``eval_knn.py``; DINOv3 evaluates with it too): every test image takes the k training images of
 the highest cosine similarity s, each votes for its class with exp(s / T), T = 0.07, and the class with most votes
-wins. DINO reports k = 10 and k = 20. Left out: DINO's sweep over k, and anything that looks at more than one k.
+wins. DINO reports k = 10 and k = 20. DINO's sweep over k is left out.
 """
 from typing import Callable, Iterable, Tuple
 

@@ -1,4 +1,4 @@
-"""``KNNProbe``: two labelled sets of images, and how well any network's features tell their classes apart."""
+"""``KNNProbe``: scores a network's features by k-NN on two labelled sets of images."""
 from contextlib import contextmanager
 from typing import Callable, Iterator, Optional
 
@@ -19,7 +19,7 @@ FEATURES = ('avg', 'cls')
 
 
 class KNNProbe:
-    """Score networks by weighted k-NN on frozen features; modes and random states stay as they were.
+    """Score networks by weighted k-NN on frozen features; modes and random states are restored.
 
     Args:
         train (dict): Config of the dataset whose images vote. Its pipeline ends in ``PackInputs``, gives every
@@ -58,7 +58,7 @@ class KNNProbe:
         self.loader = dict(batch_size=batch_size, num_workers=num_workers, collate_fn=default_collate)
 
     def score(self, forward: Callable[[Tensor], Tensor], preprocess: BaseDataPreprocessor) -> float:
-        """Top-1 in percent of whatever ``forward`` computes.
+        """Top-1 in percent of the features that ``forward`` computes.
 
         Args:
             forward (Callable): Normalised images (B, 3, H, W) to features (B, D).
@@ -109,7 +109,7 @@ def token_features(backbone: VisionTransformer, images: Tensor, feature: str) ->
 
 @contextmanager
 def raw_output(backbone: VisionTransformer, *blocks: int) -> Iterator[None]:
-    """Inside, a vision transformer returns all tokens of blocks, from 1; without any, of the last, after its norm."""
+    """Make a vision transformer return all tokens of the given blocks, from 1, or of the last after its norm."""
     kept = backbone.out_type, backbone.out_indices
     backbone.out_type, backbone.out_indices = 'raw', [block - 1 for block in blocks or (len(backbone.layers), )]
     try:
@@ -132,10 +132,10 @@ def pixel_features(images: Tensor, size: int = 32) -> Tensor:
 
 
 def build_labelled(name: str, cfg: dict) -> Dataset:
-    """Build a dataset and see that its first sample has an image and a label.
+    """Build a dataset and check that its first sample has an image and a label.
 
     Raises:
-        UserInputError: If it has not.
+        UserInputError: If one of them is missing.
     """
     dataset = DATASETS.build(cfg)
     with kept_random_states():
@@ -147,6 +147,6 @@ def build_labelled(name: str, cfg: dict) -> Dataset:
 
 
 def evenly_spaced(dataset: Dataset, number: Optional[int]) -> Subset:
-    """``number`` samples at even distances, or all of them where the dataset has no more."""
+    """Choose ``number`` evenly spaced samples, or all if the dataset has fewer."""
     number = len(dataset) if number is None else min(number, len(dataset))
     return Subset(dataset, [i * len(dataset) // number for i in range(number)])

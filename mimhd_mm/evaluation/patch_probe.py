@@ -1,7 +1,7 @@
 """Linear segmentation in closed form: ridge regression from frozen patch tokens to the classes of their pixels.
 
-mmsegmentation's data layout and its measure, mIoU, without training: no optimiser, no augmentation, no seed. Left out:
-sliding windows and flips; every image is resized to one size.
+It uses mmsegmentation's data layout and mIoU, and needs no optimiser, augmentation or seed. Every image is resized to
+one size; sliding windows and flips are left out.
 """
 from pathlib import Path
 from typing import Dict, Iterator, List, Sequence, Tuple, Union
@@ -85,7 +85,7 @@ def linear_miou(backbone: VisionTransformer, preprocess: BaseDataPreprocessor, f
 
 
 def pairs_of(folder: Union[str, Path], split: str, num_classes: int, reduce_zero_label: bool) -> List[Pair]:
-    """Image and annotation files of a split, in order; some are opened to see that the labels fit.
+    """Image and annotation files of a split, in order; some are opened to check the labels.
 
     Raises:
         UserInputError: If something is missing or does not fit.

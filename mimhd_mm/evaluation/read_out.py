@@ -1,4 +1,4 @@
-"""Read-out KL: how much of the teacher's relations a student knows, whatever way its heads were matched.
+"""Read-out KL: how much of the teacher's relations a student holds, however its heads were matched.
 
 Every head m of the teacher is explained by a bilinear form of its own on all channels of the student's frozen tokens,
 
@@ -93,7 +93,7 @@ def tapped(student: RelationViT, teacher: MAETeacher, batches: Iterable[dict], p
 
 
 def whitened(queries: Tensor, keys: Tensor, fitted: slice) -> Tuple[Tensor, Tensor]:
-    """Queries and keys in coordinates in which the fit converges alike for every student.
+    """Transform queries and keys to coordinates in which the fit converges equally well for every student.
 
     Queries get an identity for their second moment, and keys for their covariance within an image: what all keys of an
     image share does not change a softmax. Directions without any variance are dropped. The forms that can be read out

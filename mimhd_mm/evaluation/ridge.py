@@ -1,7 +1,7 @@
 """Linear classification in closed form: ridge regression on frozen features, without an optimiser or a seed.
 
-The regression is from standardised features, with a bias, to one-hot labels. All that it needs of the images are sums
-over them, so that images need not be in memory together and any number of penalties costs one eigendecomposition.
+The regression is from standardised features, with a bias, to one-hot labels. It needs only sums over
+images, so the images need not be in memory together, and any number of penalties costs one eigendecomposition.
 """
 from typing import Sequence
 
@@ -33,7 +33,7 @@ class RidgeSums:
         self.yy = torch.zeros((), dtype=torch.float64)
 
     def add(self, x: Tensor, y: Tensor) -> None:
-        """Take in n examples: x (n, D) and y (n, C)."""
+        """Add n examples: x (n, D) and y (n, C)."""
         x, y = x.double(), y.double()  # (n, D), (n, C)
         self.number += len(x)
         self.x += x.sum(0)
@@ -51,7 +51,7 @@ class RidgeSums:
 
     @property
     def finite(self) -> bool:
-        """Whether every example was."""
+        """Whether all examples were finite."""
         return bool(self.xx.isfinite().all() and self.xy.isfinite().all())
 
     def fit(self, penalties: Sequence[float]) -> Tensor:
@@ -91,7 +91,7 @@ class RidgeSums:
 def choose_and_fit(fitted: RidgeSums, held_out: RidgeSums, penalties: Sequence[float] = PENALTIES) -> Tensor:
     """The regression on all examples with the penalty that does best from ``fitted`` to ``held_out``.
 
-    The best has the least squared error, which is smooth in the penalty, where an accuracy jumps.
+    The best penalty has the smallest squared error, which, unlike accuracy, is smooth in the penalty.
 
     Args:
         fitted (RidgeSums): Of most examples.

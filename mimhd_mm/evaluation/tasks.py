@@ -1,4 +1,4 @@
-"""The tasks by which a student is scored: names, keys in logs, headings of tables."""
+"""The tasks that score a student: names, log keys and table headings."""
 
 #: task -> the number in the log of its training, in percent; k-NN trains nothing
 METRICS = {'knn': None, 'linear': 'accuracy/top1', 'finetune': 'accuracy/top1', 'linear_segmentation': 'mIoU',

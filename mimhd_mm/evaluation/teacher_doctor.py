@@ -1,4 +1,4 @@
-"""Find out what an MAE file holds by running it: head counts, normalised or raw pixels, whether it reconstructs."""
+"""Determine head counts and pixel kind of an MAE file by running it, and whether it reconstructs."""
 from dataclasses import dataclass
 from typing import Iterator, List, Optional, Tuple
 
@@ -7,12 +7,13 @@ from mmpretrain.models import MAE
 from torch import Tensor
 
 from ..errors import UserInputError
-from ..models.mae_files import MAEFile, load_verified
+from ..weights.fitting import load_exactly
+from ..weights.mae_files import MAEFile
 
 
 @dataclass
 class Diagnosis:
-    """What was found.
+    """The result of a diagnosis.
 
     Attributes:
         num_heads (int): Heads of the encoder; a file does not say, so all that divide the width were tried.
@@ -28,7 +29,7 @@ class Diagnosis:
 
 
 def diagnose(file: MAEFile, images: Tensor, num_heads: Optional[int] = None) -> Diagnosis:
-    """Reconstruct images with every head count that fits and see which one works, and in which pixels.
+    """Reconstruct images with every possible head count and pixel kind, and choose the best.
 
     Args:
         file (MAEFile): With a decoder.
@@ -68,8 +69,8 @@ def build_mae(file: MAEFile, num_heads: int, decoder_num_heads: int) -> MAE:
         head=dict(
             type='MAEPretrainHead', patch_size=file.patch_size,
             loss=dict(type='PixelReconstructionLoss', criterion='L2')))
-    load_verified(model.backbone, file.encoder, file.path)
-    load_verified(model.neck, file.decoder, file.path)
+    for module, tensors in ((model.backbone, file.encoder), (model.neck, file.decoder)):
+        load_exactly(module, tensors, file.path, 'give the file of a masked autoencoder', part=True)
     model.train(False)
     return model
 
@@ -98,7 +99,7 @@ def explained_variance(model: MAE, images: Tensor, seed: int = 0) -> Iterator[Tu
 
 
 def smooth_images(count: int, size: int, seed: int = 0) -> Tensor:
-    """Colour gradients with discs: something any MAE can continue, for want of photographs.
+    """Generate colour gradients with discs, which any MAE can reconstruct, in place of photographs.
 
     Args:
         count (int): B.

@@ -1,8 +1,8 @@
-"""Are [class] attention's favourite patches enough? Features of a network with most of its patches dropped, untrained.
+"""Features of a network that drops the patches with the lowest [class] attention, without training.
 
 Patches are scored by the [class] token's attention in one block, mean over heads, and the lowest are dropped before
-or after one block; later blocks see the [class] token and the kept patches alone. Nothing is trained, and nothing is
-merged into the kept tokens (as EViT does): this ranks, it does not prune well.
+or after one block; later blocks see the [class] token and the kept patches alone. Nothing is trained.
+Dropped tokens are not merged into the kept ones as in EViT: this measures the ranking and is not a good way to prune.
 """
 from typing import List, Optional, Sequence
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..errors import UserInputError
 from ..models import RelationViT
-from ..models.backbones.relation_vit import project_qkv
+from ..models.attention import project_qkv
 from ..models.views import take
 from .attention_maps import class_attention
 
@@ -21,7 +21,7 @@ PLACES = ('before', 'after')
 
 
 class PrunedViT:
-    """A vision transformer that drops patches on its way.
+    """A vision transformer that drops patches at one block.
 
     Args:
         backbone (VisionTransformer): In evaluation mode, with a [class] token.
@@ -90,7 +90,7 @@ class PrunedViT:
         return self.backbone.ln1(x) if self.backbone.final_norm else x
 
     def work(self, keep: float) -> float:
-        """Share of the patches' passes through blocks that is left, when ``keep`` of the patches go on."""
+        """Remaining share of the patches' passes through blocks if ``keep`` of the patches are kept."""
         depth = len(self.backbone.layers)
         return (self.whole_blocks + keep * (depth - self.whole_blocks)) / depth
 

@@ -1,1 +1,1 @@
-"""Measure a few training steps, and say how long a run takes and how to start it: what ``tools/plan.py`` does."""
+"""Measure a few training steps and predict how long a run takes; ``tools/plan.py`` uses it."""

@@ -1,4 +1,4 @@
-"""The device to measure on, and the memory that is free there."""
+"""Choose the device to measure on and read its free memory."""
 from pathlib import Path
 from typing import List, Optional, Sequence
 

@@ -1,4 +1,4 @@
-"""How long a config's run takes on a machine, and how to run it there: what ``tools/plan.py`` does."""
+"""Predict how long a config's run takes on a machine and how to start it there; ``tools/plan.py`` uses it."""
 import math
 import shlex
 from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
@@ -23,8 +23,8 @@ IMAGES = {'ImageNet': 1281167, 'TinyImageNet': 100000}
 HEADROOM = 0.9
 
 
-class Run(NamedTuple):
-    """A config's run, whatever the machine.
+class PlannedRun(NamedTuple):
+    """A config's run, independent of the machine.
 
     Attributes:
         batch_size (int): Images a GPU and iteration.
@@ -41,7 +41,7 @@ class Run(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """What one GPU, or CPU process, takes.
+    """Time and memory of one GPU, or CPU process.
 
     Attributes:
         batch_size (int): Images an iteration that were measured.
@@ -92,14 +92,14 @@ def largest_batch(cost: Cost, memory: float, limit: int) -> int:
     return limit if fits >= limit else 2 ** int(math.log2(fits))
 
 
-def make_plan(run: Run, cost: Cost, gpus: int, batch_size: int) -> Plan:
+def make_plan(run: PlannedRun, cost: Cost, gpus: int, batch_size: int) -> Plan:
     """Accumulate to the config's global batch, scale the rate to what that comes to, and add up the time.
 
     GPUs are taken to be equally fast and the exchange of gradients to cost nothing; iterations to take time in
     proportion to their images.
 
     Args:
-        run (Run): The config's.
+        run (PlannedRun): The config's.
         cost (Cost): Measured.
         gpus (int): How many.
         batch_size (int): Images of each in an iteration.
@@ -112,7 +112,7 @@ def make_plan(run: Run, cost: Cost, gpus: int, batch_size: int) -> Plan:
                 cost.fixed_bytes + cost.image_bytes * batch_size)
 
 
-def describe_run(cfg: Config, images: Optional[int]) -> Run:
+def describe_run(cfg: Config, images: Optional[int]) -> PlannedRun:
     """The run of a config that trains on ``images``; None is where they are not known.
 
     Raises:
@@ -134,11 +134,11 @@ def describe_run(cfg: Config, images: Optional[int]) -> Run:
         epochs = lengths['max_iters'] * base / images
     else:
         raise UserInputError('The config has neither train_cfg.max_epochs nor train_cfg.max_iters; set one.')
-    return Run(batch_size, base, cfg.optim_wrapper.optimizer.lr, images, epochs)
+    return PlannedRun(batch_size, base, cfg.optim_wrapper.optimizer.lr, images, epochs)
 
 
 def check_trainable(cfg: Config, path: str) -> None:
-    """See that a config trains a model.
+    """Check that a config trains a model.
 
     Raises:
         UserInputError: If a part is missing.
@@ -162,7 +162,7 @@ def choose_dtype(cfg: Config, device: torch.device, amp: bool) -> str:
 
 
 def data_problem(cfg: Config) -> Optional[str]:
-    """What is wrong with the training data, or None where it is there."""
+    """What is wrong with the training data; None if nothing is."""
     try:
         check_image_folder('train_dataloader.dataset', cfg.train_dataloader.dataset)
     except UserInputError as error:
@@ -274,11 +274,12 @@ def command_line(config: str, plan: Plan, options: Sequence[str] = (), switches:
     return shlex.join([*start, *switches, '--cfg-options', *changes])
 
 
-def describe_plan(run: Run, cost: Cost, parts: Dict[str, tuple], plan: Plan, memory: float, machines: str) -> str:
-    """What was measured and what follows, in lines to print.
+def describe_plan(run: PlannedRun, cost: Cost, parts: Dict[str, tuple], plan: Plan, memory: float, machines: str
+                  ) -> str:
+    """Format the measurements and the plan as lines to print.
 
     Args:
-        run (Run): The config's.
+        run (PlannedRun): The config's.
         cost (Cost): Measured.
         parts (dict): Quartiles of the seconds by part, as of :func:`measure`.
         plan (Plan): Made of the two.
@@ -302,7 +303,7 @@ def describe_plan(run: Run, cost: Cost, parts: Dict[str, tuple], plan: Plan, mem
 
 
 def unknowns(device: torch.device, gpus: int, real: bool, problem: Optional[str]) -> List[str]:
-    """What a plan made here cannot know, a sentence each."""
+    """The limits of a plan made on this machine, one sentence each."""
     found = ['weights were random and no file of weights was read, which changes no time',
              'time was reckoned in proportion to the images of an iteration; measure the batch of the plan with '
              '--batch-size where it is another']

@@ -1,4 +1,4 @@
-"""Write down what was measured, and what it was measured with."""
+"""Write measurements to files, with the hardware and software that they were made on."""
 import json
 import re
 from pathlib import Path
@@ -6,13 +6,13 @@ from typing import Dict, Optional, Sequence
 
 import torch
 
-from ..engine.commands import write_atomically
 from ..errors import UserInputError
 from ..project import cpu_model, environment
+from ..weights.writing import write_whole
 
 
 def about(command: str, device: torch.device, **settings) -> dict:
-    """What figures were computed with: command, device, versions, commit and settings."""
+    """Describe how figures were computed: command, device, versions, commit and settings."""
     found = environment()
     if device.type == 'cpu':
         found['device'] = f'{cpu_model()}, {torch.get_num_threads()} thread(s)'
@@ -25,7 +25,7 @@ def legend(facts: Dict[str, object], notes: Sequence[str]) -> str:
 
 
 def check_target(path: Optional[str], suffix: str) -> None:
-    """See before long work that a file can be written.
+    """Check before long work that a file can be written.
 
     Raises:
         UserInputError: If it is there already, has another ending or its folder is missing.
@@ -44,7 +44,7 @@ def write_json(path: str, content: dict) -> None:
     """Write ``content`` with six significant digits; short lists and dicts are a line each."""
     text = json.dumps(rounded(content), indent=1)
     text = re.sub(r'[\[{][^\[\]{}]*[\]}]', in_a_line, text)
-    write_atomically(Path(path), text + '\n')
+    write_whole(Path(path), text + '\n')
 
 
 def in_a_line(found: re.Match) -> str:

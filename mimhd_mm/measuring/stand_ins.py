@@ -1,4 +1,4 @@
-"""What stands in for weights and images where only time and memory are measured, and the optimiser for it."""
+"""Random weights, random images and an optimiser for measurements of time and memory."""
 import copy
 import logging
 

@@ -17,13 +17,13 @@ WATCHED = {'teacher': ('target_generator', 'forward'), 'student': ('backbone', '
 
 
 class Clock:
-    """Marks in time: CUDA events on a GPU, so that timing does not hold up the queue; else ``perf_counter``."""
+    """Time stamps: CUDA events on a GPU, so that the queue need not wait; otherwise ``perf_counter``."""
 
     def __init__(self, device: torch.device) -> None:
         self.cuda = device.type == 'cuda'
 
     def mark(self):
-        """Now."""
+        """A time stamp of now."""
         if not self.cuda:
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)
@@ -31,17 +31,17 @@ class Clock:
         return event
 
     def wait(self) -> None:
-        """Until all marks have been passed; needed before :meth:`between`."""
+        """Wait until all marks have been passed; call it before :meth:`between`."""
         if self.cuda:
             torch.cuda.synchronize()
 
     def between(self, start, end) -> float:
-        """Seconds."""
+        """Seconds between two marks."""
         return start.elapsed_time(end) / 1000 if self.cuda else end - start
 
 
 class Step:
-    """A training step as mmengine's loop makes it, with a look at the clock between its parts.
+    """A training step as mmengine's loop makes it, with time stamps between its parts.
 
     Without :meth:`watch`, all of the forward pass counts as 'decoder'.
 
@@ -63,7 +63,7 @@ class Step:
     def watch(self) -> None:
         """Time the parts in :data:`WATCHED`, once and for all, by wrapping these methods of this one model.
 
-        What is to be compiled is compiled before: a clock is nothing to compile.
+        Compile methods before calling this: the timing wrapper cannot be compiled.
         """
         for section, (part, method) in WATCHED.items():
             self._watch(getattr(self.model, part), method, section)

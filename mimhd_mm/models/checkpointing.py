@@ -19,12 +19,15 @@ def keep_out_of_checkpoints(module: nn.Module, kept_out: Callable[[str], bool]) 
         for key in [key for key in state_dict if key.startswith(prefix) and kept_out(key[len(prefix):])]:
             del state_dict[key]
 
-    def forgive(_, incompatible):
-        names = [name for name in own_names if kept_out(name)]
-        incompatible.missing_keys[:] = [
-            key for key in incompatible.missing_keys
-            if not any(key == name or key.endswith('.' + name) for name in names)]
+    def remember(state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs):
+        place['prefix'] = prefix
 
-    own_names = [name for name, _ in (*module.named_parameters(), *module.named_buffers())]
+    def forgive(_, incompatible):
+        prefix = place['prefix']
+        incompatible.missing_keys[:] = [key for key in incompatible.missing_keys
+                                        if not (key.startswith(prefix) and kept_out(key[len(prefix):]))]
+
+    place = dict(prefix='')  # of the module in the model that is being loaded; hooks before loading are told it
     module._register_state_dict_hook(drop)
+    module._register_load_state_dict_pre_hook(remember)
     module.register_load_state_dict_post_hook(forgive)

@@ -2,6 +2,7 @@
 
 Nothing here waits for the device: every size follows from Python numbers, never from what a tensor holds.
 """
+import random
 from typing import NamedTuple, Optional, Tuple
 
 import torch
@@ -57,8 +58,8 @@ def count_seen(num_tokens: int, fraction: float) -> int:
 def draw_seen(batch: int, num_tokens: int, fraction: float, *, device=None) -> Optional[Tensor]:
     """Choose the patches of each image that a network sees, anew for each image, each patch with the same chance.
 
-    One number is drawn from torch's generator on the CPU, whatever the device and the size of the batch; it seeds the
-    rest. So the generator moves on by the same amount in every run.
+    One number is drawn from Python's generator; it seeds the rest, on any device. So torch's generators, and what else
+    is drawn from them, are as they would be without.
 
     Args:
         batch (int): B, images.
@@ -71,8 +72,8 @@ def draw_seen(batch: int, num_tokens: int, fraction: float, *, device=None) -> O
     """
     if fraction == 1:
         return None
-    seed = int(torch.randint(2**63 - 1, ()))
-    noise = torch.rand(batch, num_tokens, device=device, generator=torch.Generator(device or 'cpu').manual_seed(seed))
+    generator = torch.Generator(device or 'cpu').manual_seed(random.getrandbits(63))
+    noise = torch.rand(batch, num_tokens, device=device, generator=generator)  # (B, N)
     return noise.argsort(dim=1)[:, :count_seen(num_tokens, fraction)].sort(dim=1).values  # (B, n)
 
 

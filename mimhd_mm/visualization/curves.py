@@ -36,7 +36,7 @@ class Curve(NamedTuple):
 def read_scalars(source: Union[str, Path]) -> Dict[str, Curve]:
     """Every number that a run logged.
 
-    Training figures are by iteration, what is evaluated between epochs (k-NN, accuracy) by epoch.
+    Training figures are by iteration; evaluations between epochs (k-NN, accuracy) are by epoch.
 
     Args:
         source (str | Path): A work folder, one of its runs, or a ``scalars.json``. Of a run that was resumed the later
@@ -79,9 +79,9 @@ def _json_lines(path: Path) -> List[dict]:
 
 
 def smooth(values: Sequence[float], weight: float) -> List[float]:
-    """Exponential moving average, corrected for its start (as TensorBoard's): each is a mean of what came so far.
+    """Exponential moving average, corrected for its start (as TensorBoard's): each value is a mean of all earlier ones.
 
-    Numbers that are not finite stay as they are and do not enter the mean.
+    Non-finite numbers are kept and do not enter the mean.
 
     Args:
         values (Sequence[float]): In their order.
@@ -139,7 +139,7 @@ def curves_figure(runs: Dict[str, Dict[str, Curve]], keys: Optional[Sequence[str
 
 
 def _draw(axis: Axes, name: str, curves: Dict[str, Curve], key: str, number: int, smoothing: float) -> None:
-    """One run's curve, and beside a student's k-NN accuracy the levels that it lies between."""
+    """Draw one run's curve; for a student's k-NN accuracy also the untrained student's and the teacher's level."""
     curve, colour = curves[key], COLOURS[number % len(COLOURS)]
     probed = key.startswith('knn/') and key.endswith('student')
     levels = {level: curves[found].values[-1] for level in LEVELS if probed

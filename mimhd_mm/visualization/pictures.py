@@ -1,4 +1,4 @@
-"""Figures as PNG files: what the decoder fills in, and where the heads of the [class] token look."""
+"""Figures of reconstructions and of [class] attention, as PNG files."""
 import tempfile
 from contextlib import nullcontext
 from pathlib import Path
@@ -35,11 +35,11 @@ def draw_reconstructions(model: nn.Module, images: Tensor, path: Union[str, Path
 
 def reconstruction_figure(model: nn.Module, images: Tensor, teacher: Optional[Reconstructor] = None,
                           preprocess: Optional[BaseDataPreprocessor] = None) -> Figure:
-    """One row an image: input, each view with its hidden patches grey, merged prediction, the teacher's own, error.
+    """One row per image: input, views with hidden patches in grey, merged prediction, the teacher's prediction, error.
 
-    Predictions of normalised patches are given the mean and spread of the input's own patch (as MAE's pictures are),
-    so a patch of one colour looks right whatever was predicted for it. The error is the mean absolute
-    difference of the channels, of pixel values in [0, 1], of the student's prediction; all rows share its scale.
+    Predictions of normalised patches get the mean and standard deviation of the input's patch (as in MAE's pictures),
+    so a patch of one colour looks right for any prediction. The error is the mean absolute difference of the channels
+    of the student's prediction, for pixel values in [0, 1]; all rows share its scale.
 
     Args:
         model (nn.Module): A :class:`~mimhd_mm.models.MIMHD`; its modes and the random states stay as they are.
@@ -94,9 +94,9 @@ def draw_attention(backbones: Union[RelationViT, Dict[str, RelationViT]], images
 
 def attention_figure(backbones: Union[RelationViT, Dict[str, RelationViT]], images: Tensor,
                      preprocess: Optional[BaseDataPreprocessor] = None, max_heads: int = 8) -> Figure:
-    """Where the [class] token looks, head by head, in the tapped block; one row an image and backbone.
+    """[class] attention of each head in the tapped block; one row per image and backbone.
 
-    Every map is scaled to its own largest weight: maps tell where a head looks, not how peaked it is.
+    Every map is scaled to its own largest weight, so maps show the place of attention and not its sharpness.
 
     Args:
         backbones (RelationViT | dict[str, RelationViT]): One, or several by name.
@@ -149,7 +149,7 @@ def attention_maps(backbone: RelationViT, images: Tensor) -> Tensor:
 
 
 def denormalise_patches(prediction: Tensor, images: Tensor, head: MAEPretrainHead) -> Tensor:
-    """Undo what ``head`` does to its target: of ``norm_pix``, each patch's mean and standard deviation.
+    """Undo the normalisation of ``head``'s target: with ``norm_pix``, each patch's mean and standard deviation.
 
     Args:
         prediction (Tensor): (B, N, P) in the decoder's target space.
@@ -211,15 +211,15 @@ def save(figure: Figure, path: Union[str, Path], dpi: int = 150) -> None:
 
 
 def check_output(path: Union[str, Path], suffixes: Sequence[str] = ('.png', '.pdf', '.svg')) -> None:
-    """See that a file can be written, before the work that it is to hold; missing folders are made.
+    """Check that a file can be written, before the work starts; missing folders are made.
 
     Raises:
         UserInputError: If its suffix is not one of ``suffixes``, it is a folder, or its folder takes no file.
     """
     path = Path(path)
     if path.suffix.lower() not in suffixes:
-        raise UserInputError(f'{str(path)!r} names no {" or ".join(suffixes)} file, which is what is written here; '
-                             f'give it such an ending.')
+        raise UserInputError(f'{str(path)!r} does not end in {" or ".join(suffixes)}; '
+                             f'choose one of these endings.')
     if path.is_dir():
         raise UserInputError(f'{str(path)!r} is a folder; name the file to write.')
     try:

@@ -1,4 +1,4 @@
-"""Which teacher heads teach which student head: the numbers that ``HeadRoutingHook`` leaves, and pictures of them."""
+"""Read the head weights that ``HeadRoutingHook`` recorded, and draw them."""
 import json
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Union
@@ -18,7 +18,7 @@ FIGURES = ('entropy', 'coverage', 'spread', 'distinct', 'blur')
 
 
 def read_head_weights(source: Union[str, Path]) -> List[dict]:
-    """What ``HeadRoutingHook`` wrote, reading by reading.
+    """Read the readings of ``HeadRoutingHook``.
 
     Args:
         source (str | Path): A work folder, one of its runs, or a ``head_weights.json``. Of a run that was resumed the

@@ -13,7 +13,7 @@ LINE = 16  # pixels a line of text
 
 @VISUALIZERS.register_module()  # the root registry: mmsegmentation's scope finds the bare name there
 class SegPanelVisualizer(Visualizer):
-    """What mmsegmentation's ``SegVisualizationHook`` draws with, in the layout of the paper's Figure 4.
+    """Visualizer for mmsegmentation's ``SegVisualizationHook``, in the layout of the paper's Figure 4.
 
     From left to right: the image, the true classes, the predicted ones, in the data set's colours; below them the
     names of the classes that occur. Pixels that are not scored are black. Without a truth its panel is left out.

@@ -1,13 +1,11 @@
-"""Files of checkpoints: written whole or not at all, with a hash beside them; the newest of a folder that is whole.
+"""Write checkpoints atomically with a hash beside them, and find the newest whole checkpoint of a folder.
 
 A checkpoint ``epoch_3.pth`` has ``epoch_3.pth.sha256`` beside it, a line that ``sha256sum -c`` reads. Every file is
-written under a temporary name in the same folder, synchronised with the disk, and renamed: after a kill, a power cut
-or a full disk there is the old file or the new one. While a checkpoint is replaced the line of the new one stands
-above that of the old one, so that at every moment the file has one of the hashes.
+written under a temporary name in the same folder, synchronised with the disk, and renamed. After a kill, a power cut
+or a full disk there is either the old file or the new one. While a checkpoint is replaced, the hash file holds the
+line of the new file above that of the old one, so the checkpoint always matches one of them.
 """
-import errno
 import logging
-import os
 import pickle
 import re
 import shutil
@@ -21,63 +19,21 @@ from mmengine.logging import print_log
 
 from ..compat import load_checkpoint_safely
 from ..errors import UserInputError
-from ..models.mae_files import sha256_of
+from .reading import sha256_of
+from .writing import DISK_FULL_ERRORS, write_whole
 
-#: what :func:`write_whole` calls a file while it writes it
-TEMPORARY = re.compile(r'.+\.\d+\.tmp')
-#: of a run that was told to stop; ``mimhd_mm.engine.hooks.InterruptHook`` writes it
+#: name of the checkpoint that ``InterruptHook`` writes
 INTERRUPTED = 'interrupted_iter_{}.pth'
 CHECKPOINT = re.compile(r'(epoch|iter|interrupted_iter)_\d+\.pth')
-#: no space, over the quota, over the limit on the size of a file
-DISK_FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that is there whole or not at all, whatever happens to the process, the machine or the disk.
-
-    Raises:
-        OSError: If it cannot be written; what was there is still there, and nothing half-written is left.
-    """
-    path = Path(path)
-    temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
-    try:
-        with open(temporary, 'wb') as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _synchronise(path.parent)
-
-
-def _synchronise(folder: Path) -> None:
-    """Have the names in a folder on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError:  # some network file systems do not synchronise folders
-        pass
-    finally:
-        os.close(descriptor)
-
-
-def remove_leftovers(folder: Path) -> List[str]:
-    """Remove what a killed process left half-written; returns the names."""
-    names = [path.name for path in folder.glob('*.tmp') if TEMPORARY.fullmatch(path.name)]
-    for name in names:
-        (folder / name).unlink(missing_ok=True)
-    return names
 
 
 def hash_file(path: Path) -> Path:
-    """Where a checkpoint's hash stands."""
+    """The file that holds a checkpoint's hash."""
     return path.with_name(f'{path.name}.sha256')
 
 
 def noted_hashes(path: Path) -> List[str]:
-    """The hashes that a checkpoint may have; none where it has no file of hashes."""
+    """The hashes that a checkpoint may have; none if it has no hash file."""
     note = hash_file(path)
     return [line.split()[0] for line in note.read_text().splitlines() if line.strip()] if note.is_file() else []
 
@@ -86,7 +42,7 @@ def write_checkpoint(path: Path, content: bytes) -> None:
     """Write a checkpoint and its hash.
 
     Raises:
-        UserInputError: If the disk is full; earlier checkpoints are as they were.
+        UserInputError: If the disk is full. Earlier checkpoints do not change.
         OSError: If it cannot be written for another reason.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -105,7 +61,7 @@ def write_checkpoint(path: Path, content: bytes) -> None:
         free = shutil.disk_usage(path.parent).free
         raise UserInputError(
             f'The checkpoint {str(path)!r} of {len(content) / 2**20:.1f} MiB could not be written ({error.strerror}; '
-            f'{free / 2**20:.1f} MiB are free); earlier checkpoints are intact: make room and go on with --resume.'
+            f'{free / 2**20:.1f} MiB are free); earlier checkpoints are intact: free some space, then use --resume.'
         ) from error
 
 
@@ -113,7 +69,7 @@ def write_checkpoint(path: Path, content: bytes) -> None:
 class AtomicBackend(LocalBackend):
     """mmengine's backend for local files, which writes through :func:`write_checkpoint`.
 
-    mmengine's own opens the file for writing under its final name: a kill at that moment leaves a part of it there.
+    mmengine's own backend writes under the final name, so a kill leaves a partly written file there.
     """
 
     def put(self, obj: bytes, filepath: Union[str, Path]) -> None:
@@ -121,15 +77,15 @@ class AtomicBackend(LocalBackend):
         write_checkpoint(Path(filepath), obj)
 
     def remove(self, filepath: Union[str, Path]) -> None:
-        """Remove a checkpoint and its hash, in this order: a hash alone harms nothing."""
+        """Remove a checkpoint, then its hash; a hash without a checkpoint is harmless."""
         super().remove(filepath)
         hash_file(Path(filepath)).unlink(missing_ok=True)
 
 
 def damage(path: Path) -> Optional[str]:
-    """What is wrong with a checkpoint, in words; None if it is whole.
+    """Describe what is wrong with a checkpoint; None if it is whole.
 
-    By its hash where one was noted. Without, as mmengine's own hook writes it, by reading all of it.
+    The file is compared with its hash. A checkpoint without one, such as mmengine's hook writes, is read completely.
     """
     try:
         hashes = noted_hashes(path)
@@ -148,7 +104,7 @@ def damage(path: Path) -> Optional[str]:
 
 
 def checkpoints_of(folder: Path) -> List[Path]:
-    """The checkpoints of a run, the last written first; not those of its best scores, which cannot be resumed.
+    """The checkpoints of a run, last written first, without those of best scores, which cannot be resumed.
 
     Args:
         folder (Path): The work dir. Where ``last_checkpoint`` names a file in another folder, that folder is meant.
@@ -159,14 +115,14 @@ def checkpoints_of(folder: Path) -> List[Path]:
         name = noted.name
         if noted.is_file():
             folder = noted.parent
-    like = re.compile(re.escape(re.sub(r'\d+(?=\D*$)', '#', name)).replace(r'\#', r'\d+'))  # of a name of one's own
+    like = re.compile(re.escape(re.sub(r'\d+(?=\D*$)', '#', name)).replace(r'\#', r'\d+'))  # names of the user's choice
     found = [path for path in folder.glob('*') if path.is_file() and not path.name.startswith('best_') and (
         CHECKPOINT.fullmatch(path.name) or name and like.fullmatch(path.name))]
     return sorted(found, key=lambda path: (path.stat().st_mtime_ns, len(path.name), path.name), reverse=True)
 
 
 def newest_checkpoint(folder: Union[str, Path]) -> Optional[Path]:
-    """The last checkpoint that was written and is whole; those that are skipped for it are named in a warning."""
+    """The newest whole checkpoint; damaged ones that are skipped are named in a warning."""
     for path in checkpoints_of(Path(folder)):
         problem = damage(path)
         if problem is None:
@@ -176,7 +132,7 @@ def newest_checkpoint(folder: Union[str, Path]) -> Optional[Path]:
 
 
 def check_checkpoint(path: Union[str, Path]) -> None:
-    """See that a checkpoint that was asked for is whole; what is no local file is not looked at.
+    """Check that a given checkpoint is whole; files behind a URL are not checked.
 
     Raises:
         UserInputError: If it is missing or damaged, with the newest one beside it that is whole.

@@ -15,8 +15,8 @@ from mimhd_mm.engine.loading import build_model
 from mimhd_mm.engine.preflight.pretrained import check_class_count, check_pretrained
 from mimhd_mm.errors import UserInputError
 from mimhd_mm.models import RelationViT
-from mimhd_mm.models.mae_files import read_tensors
 from mimhd_mm.registry import DATASETS, MODELS
+from mimhd_mm.weights.reading import read_tensors
 
 from ..conftest import SIZE, STUDENT, mimhd_cfg
 from ..conftest import read_config as read
@@ -282,6 +282,7 @@ def test_class_count_of_the_data(student_file, labelled):
     check_class_count(read(next((ROOT / 'configs' / 'pretrain' / 'mini').glob('mae_*.py'))))
 
 
+@pytest.mark.slow
 def test_from_the_command_line(student_file, labelled, tmp_path):
     """Small machines' options in a real run (scaled rate, gradient accumulation, activation checkpointing); a test."""
     arch = [f'model.backbone.arch.{key}={value}' for key, value in STUDENT.items()]

@@ -148,7 +148,7 @@ def test_ablations_by_cfg_options_build(tmp_path, teacher_file):
     base = ROOT / 'pretrain' / 'mini' / 'mimhd_vit-micro-p8_1xb64-coslr-5e_tiny-imagenet-64px.py'
     for options in ({'model.backbone.relation_block': 2}, {'model.target_generator.block': 1},
                     {'model.neck.num_views': 1, 'model.neck.mask_ratio': 0.75}, {'model.rec_weight': 0},
-                    {'model.head.pairs': ['qk']}, {'model.neck.frozen': False}, {'model.neck.connector': 'direct'},
+                    {'model.head.pairs': ['qk']}, {'model.neck.frozen': False},
                     {'model.head.matcher': dict(type='AttentionHeadMatcher', descriptor='mean', balance=None)},
                     {'model.head.loss.criterion': 'L2'}):
         cfg = shrink(read_config(base), tmp_path)

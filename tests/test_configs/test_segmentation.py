@@ -375,7 +375,7 @@ def test_students_that_do_not_fit_are_refused_before_training(student, scenes, t
     assert "no tensor under 'backbone.'" in message and 'vit_to_mmpretrain.py' in message
     message = error_of('train.py', config, '--work-dir', tmp_path / 'work', '--cfg-options',
                        'model.backbone.arch.embed_dims=48')
-    assert '(1, 1, 24) in the file but (1, 1, 48) by the config' in message
+    assert '(1, 1, 24) in the file but (1, 1, 48) in the network' in message
     assert option in error_of('train.py', config, '--work-dir', tmp_path / 'work', '--cfg-options', f'{option}=no.pth')
     assert not list((tmp_path / 'work').rglob('*.pth'))
 

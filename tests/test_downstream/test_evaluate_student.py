@@ -12,8 +12,9 @@ from mimhd_mm.downstream.settings import Settings, schedule_changes, shipped_set
 from mimhd_mm.engine.commands import call_tool
 from mimhd_mm.engine.launch import run_tool
 from mimhd_mm.errors import UserInputError
-from mimhd_mm.models.mae_files import read_tensors, resize_positions
+from mimhd_mm.models.positions import resize_positions
 from mimhd_mm.registry import MODELS
+from mimhd_mm.weights.reading import read_tensors
 
 from ..conftest import SIZE, STUDENT, build_mae, to_official
 from ..test_configs.test_segmentation import write_scenes
@@ -147,11 +148,11 @@ def test_from_a_file_to_a_table(tiny, student, labelled, tmp_path, capfd):
     (cut / 'run' / 'last_checkpoint').write_text(str(cut / 'run' / 'epoch_1.pth'))
     load_tool(TOOL).main(arguments, tiny)
     resumed = capfd.readouterr().out
-    assert resumed.count('there already') == 4 and resumed.count('train.py') == 1 and '--resume' in resumed
+    assert resumed.count('exists already') == 4 and resumed.count('train.py') == 1 and '--resume' in resumed
     assert (cut / 'run' / 'epoch_2.pth').is_file() and json.loads((cut / 'result.json').read_text())['resumed']
     load_tool(TOOL).main(arguments, tiny)
     again = capfd.readouterr().out
-    assert again.count('there already') == 5 and '$ ' not in again
+    assert again.count('exists already') == 5 and '$ ' not in again
     assert json.loads((work / 'table.json').read_text())['rows'][0]['finetune'] == row['finetune']
 
     other = refusal(tiny, *arguments[:-1], 4)

@@ -11,9 +11,9 @@ from mimhd_mm.downstream import export as export_module
 from mimhd_mm.downstream.export import FORMATS, NEEDS, TOLERANCE, export, read_student
 from mimhd_mm.engine.loading import read_config
 from mimhd_mm.errors import UserInputError
-from mimhd_mm.models.mae_files import read_tensors
 from mimhd_mm.models.selfsup import students_of
 from mimhd_mm.registry import MODELS
+from mimhd_mm.weights.reading import read_tensors
 
 from ..conftest import SIZE, STUDENT, mimhd_cfg
 from ..test_tools.commands import error_of, load_tool

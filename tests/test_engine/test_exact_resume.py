@@ -37,14 +37,21 @@ def tinymim(teacher_file) -> dict:
         head=dict(type='RelationDistillHead', matcher=dict(type='OneToOneHeadMatcher')))
 
 
-def check(config, tmp_path, stop_at, **resumed_with):
+@pytest.fixture(scope='module')
+def by_epochs(image_folder, teacher_file, tmp_path_factory):
+    """Settings of MIM-HD, and a run of them that was left alone."""
+    config = settings(mimhd(teacher_file), image_folder, EPOCHS)
+    return config, train(config, tmp_path_factory.mktemp('by_epochs') / 'whole')
+
+
+def check(config, tmp_path, stop_at, left_alone=None):
     """Interrupt a run, resume it, and compare it with one that was left alone."""
-    whole, expected, status = train(config, tmp_path / 'whole')
+    whole, expected, status = left_alone or train(config, tmp_path / 'whole')
     assert status is None and len(expected.steps) == 18
     assert len({step[0] for step in expected.steps.values()}) == 18  # no batch is seen twice
     _, first, status = train(config, tmp_path / 'cut', stop_at)
     assert status == INTERRUPTED_STATUS and max(first.steps) == stop_at - 1
-    resumed, second, status = train(config, tmp_path / 'cut', resume=True, **resumed_with)
+    resumed, second, status = train(config, tmp_path / 'cut', resume=True)
     assert status is None and min(second.steps) == stop_at
     assert {**first.steps, **second.steps} == expected.steps
     assert {**first.places, **second.places} == expected.places
@@ -52,10 +59,12 @@ def check(config, tmp_path, stop_at, **resumed_with):
     return whole, resumed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('stop_at', [6, 10])
-def test_mimhd_by_epochs(tmp_path, image_folder, teacher_file, stop_at):
+def test_mimhd_by_epochs(tmp_path, by_epochs, stop_at):
     """At the end of an epoch and in the middle of one; images, losses, W, weights, optimiser, schedules."""
-    check(settings(mimhd(teacher_file), image_folder, EPOCHS), tmp_path, stop_at)
+    config, left_alone = by_epochs
+    check(config, tmp_path, stop_at, left_alone)
 
 
 @pytest.mark.slow
@@ -72,14 +81,13 @@ def test_iterations_over_a_sampler_that_ends(tmp_path, image_folder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('workers, persistent', [(1, False), (2, True)])
-def test_with_workers(tmp_path, image_folder, teacher_file, workers, persistent):
+def test_with_workers(tmp_path, by_epochs, workers, persistent):
     """Also the same as without any, and each epoch has augmentations of its own."""
-    config = settings(mimhd(teacher_file), image_folder, EPOCHS, train_dataloader=dict(
-        num_workers=workers, persistent_workers=persistent))
+    config, (alone, _, _) = by_epochs
+    config = copy.deepcopy(config)
+    config['train_dataloader'].update(num_workers=workers, persistent_workers=persistent)
     whole, _ = check(config, tmp_path, 9)
-    alone = copy.deepcopy(config)
-    alone['train_dataloader'].update(num_workers=0, persistent_workers=False)
-    assert equal(state_of(whole), state_of(train(alone, tmp_path / 'alone')[0]))
+    assert equal(state_of(whole), state_of(alone))
 
 
 @pytest.mark.slow

@@ -18,7 +18,8 @@ from mimhd_mm.engine.hooks import INTERRUPTED_STATUS, InterruptHook
 from mimhd_mm.engine.launch import run_tool
 from mimhd_mm.errors import UserInputError
 from mimhd_mm.weights.checkpoint_files import (check_checkpoint, checkpoints_of, damage, hash_file, newest_checkpoint,
-                                               noted_hashes, remove_leftovers, write_checkpoint, write_whole)
+                                               noted_hashes, write_checkpoint)
+from mimhd_mm.weights.writing import remove_leftovers, write_whole
 
 from .runs import equal, settings, state_of, train
 from .test_exact_resume import EPOCHS, ITERATIONS, mae
@@ -131,7 +132,7 @@ def test_no_room(tmp_path):
             with pytest.raises(UserInputError, match=f'{name}.*File too large.*earlier .* are intact') as caught:
                 write_checkpoint(tmp_path / name, bytes(20000))
             assert '\n' not in str(caught.value)
-        with pytest.raises(SystemExit, match=r'^error: No room.*File too large.*make room') as caught:
+        with pytest.raises(SystemExit, match=r'^error: No room.*File too large.*free some space') as caught:
             run_tool(lambda argv: write_whole(tmp_path / 'log', bytes(20000)))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)

@@ -9,9 +9,10 @@ from mimhd_mm.evaluation.head_importance import (choose_measure, confidence, con
                                                  gradient_importance, reconstructing_mae)
 from mimhd_mm.evaluation.teacher_doctor import build_mae as mae_of_file
 from mimhd_mm.models import MAETeacher, SelectHeadMatcher
-from mimhd_mm.models.mae_files import read_mae_file
-from mimhd_mm.models.mae_files import sha256_of
 from mimhd_mm.models.matchers.head_matchers import most_important
+from mimhd_mm.weights.mae_files import read_mae_file
+from mimhd_mm.weights.reading import sha256_of
+
 from ..conftest import SIZE, TEACHER, build_mae
 
 BLOCK = 3

@@ -6,11 +6,11 @@ from mmengine.config import Config
 from lab.speed import variants
 from mimhd_mm.errors import UserInputError
 from mimhd_mm.measuring import planning, stand_ins
-from mimhd_mm.measuring.planning import Cost, Run
+from mimhd_mm.measuring.planning import Cost, PlannedRun
 from mimhd_mm.measuring.timing import Step
 
 CPU = torch.device('cpu')
-RUN = Run(batch_size=512, global_batch=4096, lr=1.5e-3, images=1_281_167, epochs=100)
+RUN = PlannedRun(batch_size=512, global_batch=4096, lr=1.5e-3, images=1_281_167, epochs=100)
 
 
 def test_plan_by_hand():

@@ -8,8 +8,9 @@ from mmpretrain.models import VisionTransformer
 from mimhd_mm.compat import load_checkpoint_safely
 from mimhd_mm.errors import UserInputError, root_cause
 from mimhd_mm.models import MaskedMAETeacher, TappedMAEViT
-from mimhd_mm.models.mae_files import load_verified, read_mae_file
 from mimhd_mm.registry import MODELS
+from mimhd_mm.weights.fitting import load_exactly
+from mimhd_mm.weights.mae_files import read_mae_file
 
 from ..conftest import DECODER, SIZE, STUDENT, TEACHER
 
@@ -56,7 +57,7 @@ def test_teacher_sees_exactly_the_students_visible_patches(build, teacher_file):
     assert student.mask.sum(1).tolist() == [12, 12] and student.feature.shape == (2, 5, 24)
     target = model.target_generator(x, student.ids_keep)
     plain = VisionTransformer(arch=TEACHER, out_type='raw', **SIZE)
-    load_verified(plain, read_mae_file(teacher_file).encoder, 'file')
+    load_exactly(plain, read_mae_file(teacher_file).encoder, 'file')
     plain.eval()
     tokens = plain.patch_embed(x)[0] + plain.pos_embed[:, 1:]
     for b in range(2):
@@ -119,7 +120,7 @@ def test_features_loss_equals_its_definition(build):
 
 def test_features_loss_is_zero_for_the_teacher_itself(build, teacher_file):
     model = build(backbone=dict(arch=TEACHER, feature_block=3))
-    load_verified(model.backbone, read_mae_file(teacher_file).encoder, 'file')
+    load_exactly(model.backbone, read_mae_file(teacher_file).encoder, 'file')
     model.projection = torch.nn.Identity()
     assert losses_at(model, images())['loss_feat'] == 0
     model.backbone.feature_block = 2

@@ -50,4 +50,4 @@ def test_vit_base_learns_from_vit_large(tmp_path):
     wrapper.update_params(loss)
     assert torch.isfinite(loss) and set(parts) == {'loss', 'loss_qk', 'loss_vv', 'loss_rec'}
     assert not torch.equal(before, model.backbone.layers[0].attn.qkv.weight)
-    assert model.head.matchers['qk'].last_weight.shape == (2, 12, 16)
+    assert model.head.matchers['qk'].last_weight.shape == (2, 16, 16)

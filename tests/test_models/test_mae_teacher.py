@@ -7,7 +7,10 @@ from mmpretrain.models import VisionTransformer
 
 from mimhd_mm.errors import UserInputError
 from mimhd_mm.models import MAETeacher
-from mimhd_mm.models.mae_files import load_verified, read_mae_file, read_tensors, resize_positions
+from mimhd_mm.models.positions import resize_positions
+from mimhd_mm.weights.fitting import load_exactly
+from mimhd_mm.weights.mae_files import read_mae_file
+from mimhd_mm.weights.reading import read_tensors
 
 from ..conftest import SIZE, STUDENT, TEACHER, to_official
 
@@ -137,7 +140,7 @@ def build(teacher_file, **kwargs):
 def test_relation_equals_that_of_the_whole_network(teacher_file):
     teacher = build(teacher_file)
     plain = VisionTransformer(arch=TEACHER, out_type='raw', **SIZE)
-    load_verified(plain, read_mae_file(teacher_file).encoder, 'file')
+    load_exactly(plain, read_mae_file(teacher_file).encoder, 'file')
     seen = {}
     plain.layers[2].attn.qkv.register_forward_hook(lambda module, args, output: seen.update(qkv=output))
     x = torch.randn(2, 3, 32, 32)
@@ -212,9 +215,32 @@ def test_file_and_config_disagree(teacher_file, kwargs, message):
         build(teacher_file, **kwargs)
 
 
-def test_load_verified_names_what_is_missing():
+def test_load_exactly_names_what_is_missing():
     layer = torch.nn.Linear(2, 2)
-    with pytest.raises(UserInputError, match="lacks 1 tensors .* 'bias' first"):
-        load_verified(layer, dict(weight=torch.zeros(2, 2)), 'file')
+    with pytest.raises(UserInputError, match=r"lacks 'bias' \(1 such"):
+        load_exactly(layer, dict(weight=torch.zeros(2, 2)), 'file')
     with pytest.raises(UserInputError, match=r"'weight' is \(3, 2\) in the file but \(2, 2\)"):
-        load_verified(layer, dict(weight=torch.zeros(3, 2), bias=torch.zeros(2)), 'file')
+        load_exactly(layer, dict(weight=torch.zeros(3, 2), bias=torch.zeros(2)), 'file')
+    whole = dict(weight=torch.ones(2, 2), bias=torch.ones(2))
+    with pytest.raises(UserInputError, match="has the unknown 'scale'"):
+        load_exactly(layer, dict(whole, scale=torch.ones(2)), 'file')
+    load_exactly(layer, dict(whole, scale=torch.ones(2)), 'file', part=True)
+    assert torch.equal(layer.weight, whole['weight']) and torch.equal(layer.bias, whole['bias'])
+
+
+@pytest.mark.parametrize('key', [
+    'blocks.0.ls1.gamma', 'blocks.3.attn.rel_pos_bias', 'blocks.1.attn.q_norm.weight', 'register_tokens',
+    'norm_pre.bias', 'decoder_blocks.0.ls1.gamma'])
+@pytest.mark.parametrize('layout', ['official', 'openmmlab'])
+def test_what_makes_it_another_network_is_refused(layout, key, teacher_file, tmp_path):
+    tensors = state_dict_of(teacher_file)
+    if layout == 'official':
+        tensors = to_official(tensors)
+    else:
+        key = ('neck.' if key.startswith('decoder') else 'backbone.') + key.replace('blocks', 'layers') \
+            .replace('decoder_layers', 'decoder_blocks')
+    torch.save(dict(model=dict(tensors, **{key: torch.ones(48)})), tmp_path / 'dino.pth')
+    name = key.partition('.')[2] if layout == 'openmmlab' else key.split('.', 1)[-1]
+    with pytest.raises(UserInputError, match=f'dino.pth.*{name}.*masked autoencoder') as caught:
+        read_mae_file(tmp_path / 'dino.pth')
+    assert '\n' not in str(caught.value)

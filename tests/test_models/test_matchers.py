@@ -361,6 +361,7 @@ def trained_entropy(balance, steps=300):
     return matcher.diagnostics()
 
 
+@pytest.mark.slow
 def test_plain_softmax_collapses_and_balance_prevents_it():
     collapsed, balanced = trained_entropy(None), trained_entropy('sinkhorn')
     assert collapsed['head_entropy'] < 0.1 and collapsed['head_coverage'] <= 0.25

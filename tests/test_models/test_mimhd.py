@@ -234,7 +234,7 @@ def test_checkpoint_holds_the_student_and_never_the_teacher(trained, teacher_fil
         'neck.connector.weight', 'neck.connector.bias', 'neck.mask_token'}
     assert any(key.startswith('head.matchers.vv.proj_teacher') for key in keys)
     assert {'optimizer', 'param_schedulers'} <= set(checkpoint)
-    from mimhd_mm.models.mae_files import sha256_of
+    from mimhd_mm.weights.reading import sha256_of
     assert checkpoint['meta']['teacher'] == dict(path=str(teacher_file), sha256=sha256_of(teacher_file))
 
 
@@ -266,6 +266,22 @@ def test_loading_forgives_exactly_the_teachers_keys(trained, build_mimhd):
     with pytest.raises(RuntimeError, match='backbone.cls_token'):
         model.load_state_dict(state_dict, strict=True)
     load_checkpoint(model, str(trained / 'epoch_2.pth'), strict=True)  # mmengine's own loader agrees
+
+
+@pytest.mark.parametrize('load', ['torch', 'mmengine'])
+def test_names_that_the_teacher_has_too_are_missed_in_the_student(load, trained, build_mimhd, tmp_path):
+    """Its ``ln1`` has the teacher's ending: ``backbone.layers.0.ln1.weight``, ``backbone.ln1.weight``."""
+    state_dict = load_checkpoint_safely(trained / 'epoch_2.pth')['state_dict']
+    norms = [key for key in state_dict if key.startswith('backbone.') and '.ln1.' in key]
+    assert len(norms) == 8
+    whole = {key: value for key, value in state_dict.items() if key not in norms}
+    torch.save(dict(state_dict=whole), tmp_path / 'no_norms.pth')
+    with pytest.raises(RuntimeError) as caught:
+        if load == 'torch':
+            build_mimhd().load_state_dict(whole, strict=True)
+        else:
+            load_checkpoint(build_mimhd(), str(tmp_path / 'no_norms.pth'), strict=True)
+    assert all(key in str(caught.value) for key in norms) and 'target_generator' not in str(caught.value)
 
 
 def test_resume_goes_on_with_the_same_teacher(trained, teacher_file, image_folder):

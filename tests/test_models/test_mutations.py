@@ -145,8 +145,8 @@ MUTATIONS = {
         spread_views, '[asked, ~asked]', '[asked, asked]',
         [(tokens.test_views_split_what_is_seen_and_ask_for_every_patch_once, ())]),
     'the same patches for ever': Mutation(
-        draw_seen, 'int(torch.randint(2**63 - 1, ()))', '0',
-        [(tokens.test_a_draw_moves_torchs_generator_by_the_same_amount_for_any_batch, ())]),
+        draw_seen, 'random.getrandbits(63)', '0',
+        [(tokens.test_a_draw_leaves_torchs_generator_alone_and_follows_pythons, ())]),
     'the first patches': Mutation(
         draw_seen, 'noise.argsort(dim=1)', 'noise.sort(dim=1).indices.sort(dim=1).values',
         [(tokens.test_every_patch_has_the_same_chance_to_be_seen, ())]),

@@ -8,7 +8,7 @@ from PIL import Image
 from mimhd_mm.engine.loading import eval_pipeline, read_images
 from mimhd_mm.errors import UserInputError
 from mimhd_mm.models import MAEPixelHead
-from mimhd_mm.models.mae_files import resize_positions, sincos_positions
+from mimhd_mm.models.positions import resize_positions, sincos_positions
 from mimhd_mm.visualization import draw_reconstructions
 
 LOSS = dict(type='PixelReconstructionLoss', criterion='L2')

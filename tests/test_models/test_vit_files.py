@@ -11,7 +11,7 @@ from mmpretrain.models import VisionTransformer
 from torch import nn
 
 from mimhd_mm.errors import UserInputError
-from mimhd_mm.models.vit_files import LAYOUTS, read_vit_file
+from mimhd_mm.weights.vit_files import LAYOUTS, read_vit_file
 
 from ..conftest import build_mae
 from .test_mae_teacher import Payload

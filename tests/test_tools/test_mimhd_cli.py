@@ -39,7 +39,6 @@ def refused(data, tmp_path):
     ('model.head.loss.criterion=MSE', ["'MSE'", 'KL, L2']),
     ('model.head.pairs="[kv]"', ["'kv'", "'qk'"]),
     ('model.neck.mask_ratio=1.5', ['mask_ratio', '1.5']),
-    ('model.neck.connector=mlp', ["'mlp'", 'direct']),
     ('model.rec_weight=-1', ['rec_weight', '-1']),
 ])
 def test_model_that_cannot_be_built(refused, option, named):

@@ -323,7 +323,7 @@ def test_one_sentence_for_wrong_input(files, image_folder, tmp_path):
         assert 'cannot be written' in error_of(*run, image_folder, '--out', tmp_path / 'file' / 'x.png')
         assert 'cannot be written' in error_of(*run, image_folder, '--out', '/proc/x.png')  # for the superuser too
         assert 'is a folder' in error_of(*run, image_folder, '--out', tmp_path / 'folder.png')
-        assert 'names no' in error_of(*run, image_folder, '--out', tmp_path / 'x.bmp')
+        assert 'does not end in' in error_of(*run, image_folder, '--out', tmp_path / 'x.bmp')
     run = [ATTENTION, files / 'run.py', files / 'run_1.pth', '--out', tmp_path / 'x.png']
     assert 'needs --images' in error_of(*run, '--masks', tmp_path)
     assert 'has no mask' in error_of(*run, '--images', image_folder, '--masks', tmp_path, '--num', 1)

@@ -152,6 +152,7 @@ def test_progress_is_read_from_the_log():
     assert PROGRESS.search(line).groups() == ('Iter', '50', '1 day, 2:03:04', '0.3574')
 
 
+@pytest.mark.slow
 def test_call_passes_the_tools_sentence_on(quickstart, capsys):
     with pytest.raises(SystemExit, match="^error: No config file 'nothing.py'"):
         quickstart.call('train.py', 'nothing.py')

@@ -7,8 +7,8 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from PIL import Image
 
-from mimhd_mm.models.mae_files import sha256_of
 from mimhd_mm.registry import MODELS
+from mimhd_mm.weights.reading import sha256_of
 
 from ..conftest import STUDENT, mimhd_cfg
 from .commands import call, error_of

@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from mimhd_mm.evaluation.teacher_doctor import diagnose, explained_variance, smooth_images
-from mimhd_mm.models.mae_files import read_mae_file
+from mimhd_mm.weights.mae_files import read_mae_file
 
 from ..conftest import build_mae
 from .commands import call, error_of

@@ -113,6 +113,7 @@ def test_configs_with_mixed_precision_can_be_changed(changes, kind):
     build_optim_wrapper(torch.nn.Linear(2, 2), dict(wrapper, paramwise_cfg=None))
 
 
+@pytest.mark.slow
 def test_resume_without_a_checkpoint_starts_where_the_config_says(tmp_path, image_folder):
     """As a job does that a machine's failure ended before its first checkpoint."""
     data = tmp_path / 'data'

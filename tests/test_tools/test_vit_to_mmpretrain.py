@@ -5,8 +5,9 @@ from mmengine.config import Config
 
 from mimhd_mm.engine.preflight.pretrained import check_pretrained
 from mimhd_mm.errors import UserInputError
-from mimhd_mm.models.mae_files import read_mae_file, read_tensors
 from mimhd_mm.registry import MODELS
+from mimhd_mm.weights.mae_files import read_mae_file
+from mimhd_mm.weights.reading import read_tensors
 
 from ..conftest import build_mae, to_official
 from ..test_models.test_vit_files import (DEPTH, HEADS, MLP, PATCH, PIXELS, STATED, TOLERANCE, WIDTH, difference,

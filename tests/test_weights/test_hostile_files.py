@@ -24,9 +24,10 @@ from mimhd_mm.engine.launch import read_config_file
 from mimhd_mm.engine.preflight.pretrained import heads_of_file
 from mimhd_mm.engine.resume.safe_loading import safe_loading
 from mimhd_mm.errors import UserInputError
-from mimhd_mm.models.mae_files import read_mae_file, read_tensors
 from mimhd_mm.models.matchers.head_matchers import read_ranking
-from mimhd_mm.models.vit_files import read_vit_file
+from mimhd_mm.weights.mae_files import read_mae_file
+from mimhd_mm.weights.reading import read_tensors
+from mimhd_mm.weights.vit_files import read_vit_file
 
 from ..test_tools.commands import ROOT, call, error_of
 
@@ -116,6 +117,7 @@ TOOLS = ('teacher', 'resume', 'load_from', 'init_cfg', 'test', 'check_teacher', 
          'plot_reconstruction', 'knn', 'evaluate_student', 'vit_to_mmpretrain', 'export_student')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('tool', TOOLS)
 def test_refused_by_every_tool(tool, files, data, tmp_path):
     """A payload of the new format and of the old, and a bomb; the file is named and nothing is left behind."""

@@ -1,4 +1,4 @@
-"""Teacher doctor: say what an MAE file holds and whether MIM-HD can learn from it.
+"""Teacher doctor: report what an MAE file holds and whether MIM-HD can use it.
 
     python tools/analysis_tools/check_teacher.py mae_visualize_vit_large.pth --images some/photos
 
@@ -13,7 +13,7 @@ from mimhd_mm.engine.launch import run_tool
 from mimhd_mm.engine.loading import list_images, read_images
 from mimhd_mm.errors import UserInputError
 from mimhd_mm.evaluation.teacher_doctor import diagnose, smooth_images
-from mimhd_mm.models.mae_files import read_mae_file
+from mimhd_mm.weights.mae_files import read_mae_file
 
 #: ImageNet's mean and standard deviation, as MAE's files were trained
 PREPROCESSOR = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)

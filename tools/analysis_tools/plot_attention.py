@@ -1,10 +1,10 @@
-"""Draw where the heads of [class] tokens look, of several checkpoints side by side; with masks, also measure it.
+"""Draw the [class] attention of several checkpoints side by side; with masks, also measure its overlap with objects.
 
     python tools/analysis_tools/plot_attention.py CONFIG work_dirs/RUN/epoch_100.pth --images FOLDER --untrained \\
         --other CONFIG2 CHECKPOINT2 --masks FOLDER --out attention.png
 
-Of each student it is the block that was distilled, of the teacher, drawn too where its file is there, the block that
-taught. With --masks, attention.png is joined by attention_iou.csv and .json:
+The drawn block is the distilled one of each student and the tapped one of the teacher, which is drawn if its file
+exists. With --masks the tool also writes attention_iou.csv and .json:
 intersection over union of the foreground with the patches that have 60 % of a head's attention (DINO's protocol).
 """
 import argparse

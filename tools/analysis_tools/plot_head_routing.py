@@ -3,7 +3,7 @@
     python tools/analysis_tools/plot_head_routing.py work_dirs/RUN --out routing.png
     python tools/analysis_tools/plot_head_routing.py CONFIG work_dirs/RUN/epoch_*.pth --images FOLDER --out routing.png
 
-From the readings of a run whose config has a HeadRoutingHook; or, of any run, from its checkpoints and some images.
+It uses the readings of a run whose config has a HeadRoutingHook, or the checkpoints of any run and some images.
 """
 import argparse
 from pathlib import Path

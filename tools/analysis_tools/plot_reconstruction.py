@@ -1,4 +1,4 @@
-"""Draw what a MIM-HD model fills in: input, both views, merged prediction, the teacher's own, and error.
+"""Draw reconstructions of a MIM-HD model: input, both views, merged prediction, the teacher's prediction, and error.
 
     python tools/analysis_tools/plot_reconstruction.py CONFIG work_dirs/RUN/epoch_100.pth --images FOLDER --out rec.png
 """

@@ -1,4 +1,4 @@
-"""Is [class] attention fit to choose tokens? Accuracy when a student keeps only its favourite patches, untrained.
+"""Measure accuracy when a student keeps only the patches with the highest [class] attention, without training.
 
     python tools/analysis_tools/rank_tokens.py CONFIG work_dirs/RUN/epoch_100.pth --train FOLDER --test FOLDER \\
         --other CONFIG_OF_TINYMIM CHECKPOINT --out pruned.png
@@ -23,16 +23,17 @@ from torch.utils.data import DataLoader
 
 from mimhd_mm.engine.launch import run_tool
 from mimhd_mm.engine.loading import (build_model, build_preprocessor, build_untrained, eval_pipeline, image_size,
-                                     list_images, load_backbone, load_exactly, read_config)
+                                     list_images, load_backbone, read_config)
 from mimhd_mm.engine.preflight import check_image_folder
 from mimhd_mm.errors import UserInputError
 from mimhd_mm.evaluation import KNNProbe, extract_features, knn_accuracy
 from mimhd_mm.evaluation.token_ranking import PLACES, PrunedViT, pruned_features
 from mimhd_mm.models import RelationViT
-from mimhd_mm.models.mae_files import read_tensors
 from mimhd_mm.random_states import kept_random_states
 from mimhd_mm.visualization.curves import COLOURS
 from mimhd_mm.visualization.pictures import check_output, save
+from mimhd_mm.weights.fitting import load_exactly
+from mimhd_mm.weights.reading import read_tensors
 
 KEEP = (1.0, 0.75, 0.5, 0.25, 0.1)
 POOLS = {'avg_featmap': 'avg', 'cls_token': 'cls'}  # what a classifier's backbone makes of its tokens

@@ -1,4 +1,4 @@
-"""Count the files and labels of ADE20K, or of any data set in its layout, before a night is lost.
+"""Check the files and labels of ADE20K, or of any data set in its layout, before training.
 
     python tools/dataset_converters/check_ade20k.py data/ade/ADEChallengeData2016
     python tools/dataset_converters/check_ade20k.py data/camvid --num-classes 11

@@ -1,4 +1,4 @@
-"""Make a small data set out of a large one, by links: so many classes, so many training images of each.
+"""Make a small data set from links to a large one: some classes, some training images of each.
 
     python tools/dataset_converters/take_part.py data/tiny-imagenet-200 data/part --classes 50 --per-class 48
 

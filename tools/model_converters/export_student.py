@@ -1,11 +1,11 @@
-"""Write the student of a checkpoint for another library: its backbone alone, without teacher, matcher and decoder.
+"""Export the student of a checkpoint to another library: its backbone without teacher, matcher and decoder.
 
     python tools/model_converters/export_student.py work_dirs/RUN/epoch_100.pth student.safetensors --format timm \\
         --config configs/pretrain/mimhd_vit-base-p16_8xb512-amp-coslr-100e_in1k.py
 
-Of a run of several students --student NAME takes one.
+If the run has several students, --student NAME chooses one.
 
-What was written is read back by that library, and its token features on random images are compared with ours.
+The target library reads the file back, and its token features on random images are compared with ours.
 """
 import argparse
 

@@ -14,8 +14,9 @@ import torch
 from mimhd_mm.engine.launch import run_tool
 from mimhd_mm.engine.preflight.pretrained import heads_of_file, layer_cfgs_text
 from mimhd_mm.errors import UserInputError
-from mimhd_mm.models.mae_files import FILES_WITH_DECODER, read_tensors
-from mimhd_mm.models.vit_files import EPS, LAYOUTS, ViTFile, read_vit_file
+from mimhd_mm.weights.mae_files import FILES_WITH_DECODER
+from mimhd_mm.weights.reading import read_tensors
+from mimhd_mm.weights.vit_files import EPS, LAYOUTS, ViTFile, read_vit_file
 
 
 def describe(file: ViTFile, target: Path) -> None:

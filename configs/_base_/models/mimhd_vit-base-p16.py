@@ -1,13 +1,13 @@
 # MIM-HD with a ViT-B student: relations head by head, and the teacher's decoder on two views. Sizes that follow from
 # others (head counts, widths, patches) are filled in by the algorithm. No drop path: our choice.
 #
-# Two choices are ours, by measurement (docs/evidence.md): student and teacher see the same quarter of the patches, drawn
-# anew for each image, and the channels of the student are cut into as many heads as the teacher has, which are taught one
-# to one. The paper shows the whole image and weighs the teacher's heads: mimhd-literal_vit-base-p16.py.
-#
-# The teacher's file must hold the decoder, and `norm_pix` must say what it predicts: True for OpenMMLab's files and
-# the official mae_pretrain_vit_large_full.pth, False for mae_visualize_vit_large.pth. Check a file with
+# Three choices are ours, by measurement (docs/evidence.md). Student and teacher see the same quarter of the patches, drawn
+# anew for each image. The channels of the student are cut into as many heads as the teacher has, which are taught one to
+# one. Nothing is reconstructed: model.rec_weight=0.1 turns L_REC on, and the teacher's file must then hold the decoder, and
+# `norm_pix` say what it predicts: True for OpenMMLab's files and the official mae_pretrain_vit_large_full.pth, False for
+# mae_visualize_vit_large.pth. Check a file with
 #     python tools/analysis_tools/check_teacher.py FILE
+# The paper shows the whole image, weighs the teacher's heads and reconstructs: mimhd-literal_vit-base-p16.py.
 _base_ = './relations_vit-base-p16.py'
 model = dict(
     type='MIMHD',
@@ -19,4 +19,5 @@ model = dict(
     rec_head=dict(
         type='MAEPixelHead', norm_pix=True,
         loss=dict(type='PixelReconstructionLoss', criterion='L2')),
-    rec_weight=0.1)  # alpha of eq. 11, not given in the paper: our choice, better than 1 in miniature (docs/evidence.md)
+    rec_weight=0,  # alpha of eq. 11: no L_REC, by measurement (docs/evidence.md); 0.1 turns it on
+    rec_fraction=0.25)  # then of a quarter of the images: the decoder costs more than a student of a quarter of the patches

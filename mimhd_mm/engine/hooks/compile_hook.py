@@ -15,8 +15,8 @@ from ..unwrapped import unwrapped
 def compile_networks(model: nn.Module, backend: str = 'inductor', mode: Optional[str] = None) -> None:
     """Compile teacher, student and decoder of a ``TinyMIM`` or ``MIMHD``, or of each student of a ``MultiStudent``.
 
-    Methods are replaced, not modules: parameters, their names and checkpoints stay as they are. Losses are left alone:
-    their matrix products are a hundredth of a step.
+    Methods are replaced, not modules, so parameters, their names and checkpoints do not change. Losses are not
+    compiled: they take a small part of a step (docs/performance.md).
 
     Args:
         model (nn.Module): The algorithm.
@@ -24,7 +24,7 @@ def compile_networks(model: nn.Module, backend: str = 'inductor', mode: Optional
         mode (str, optional): Of ``torch.compile``. Defaults to None.
 
     Raises:
-        UserInputError: If the model is another.
+        UserInputError: If the model is of another class.
     """
     if not isinstance(model, (RelationDistiller, MultiStudent)):
         raise UserInputError(f'CompileHook compiles a MIMHD, a TinyMIM or a MultiStudent, not a '
@@ -42,13 +42,13 @@ def compile_networks(model: nn.Module, backend: str = 'inductor', mode: Optional
 
 @HOOKS.register_module()
 class CompileHook(Hook):
-    """Compile the networks before training, on the devices where that is asked for: ::
+    """Compile the networks before training, on devices of the given types: ::
 
         --cfg-options default_hooks.compile.type=CompileHook
 
     mmengine's own ``compile=True`` wraps ``forward`` of the whole model, which changes with every learning rate and
-    clashes with ``paramwise_cfg``. Results agree with those of the uncompiled networks to rounding; where the device is
-    not asked for, nothing is changed. The first steps take minutes.
+    clashes with ``paramwise_cfg``. Results agree with those of the uncompiled networks to rounding. On other devices
+    the hook does nothing. The first steps take minutes.
 
     Args:
         devices (Sequence[str]): Types of devices to compile on. Defaults to ``('cuda',)``: on a CPU it gained nothing,
@@ -57,7 +57,7 @@ class CompileHook(Hook):
         mode (str, optional): Of ``torch.compile``. Defaults to None.
     """
 
-    priority = 'LOW'  # after whatever looks at the networks before training
+    priority = 'LOW'  # after hooks that run the networks before training
 
     def __init__(self, devices: Sequence[str] = ('cuda', ), backend: str = 'inductor',
                  mode: Optional[str] = None) -> None:
@@ -65,7 +65,7 @@ class CompileHook(Hook):
         self.settings = dict(backend=backend, mode=mode)
 
     def before_train(self, runner) -> None:
-        """Compile, or say why not."""
+        """Compile the networks, and log whether that was done."""
         model = unwrapped(runner)
         device = model.data_preprocessor.device.type
         if device in self.devices:

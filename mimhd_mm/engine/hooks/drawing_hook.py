@@ -1,4 +1,4 @@
-"""``DrawingHook``: what the hooks that draw have in common. It decides when, and keeps out of training's way."""
+"""``DrawingHook``: base class of the hooks that draw. It chooses the moments and never disturbs training."""
 import time
 
 from matplotlib.figure import Figure
@@ -15,10 +15,10 @@ from ..unwrapped import unwrapped
 
 
 class DrawingHook(Hook):
-    """Draw before training, at an interval, and at the end; on the main process, silently on the others.
+    """Draw before training, at an interval, and at the end, on the main process only.
 
-    Training goes on as if the hook were not there: modes and random states are given back, and what goes wrong while
-    drawing is a warning in the log. After training the log tells what the pictures cost.
+    The hook does not change training: modes and random states are restored, and an error while drawing becomes a
+    warning in the log. After training the time spent on pictures is logged.
 
     Args:
         interval (int): Epochs between two pictures; iterations where not ``by_epoch``. Defaults to 10.
@@ -28,7 +28,7 @@ class DrawingHook(Hook):
         UserInputError: If the interval is not a positive whole number.
     """
 
-    priority = 'LOW'  # after what others measure and log of the same iteration
+    priority = 'LOW'  # after hooks that measure and log the same iteration
 
     def __init__(self, interval: int = 10, by_epoch: bool = True) -> None:
         if not isinstance(interval, int) or interval < 1:
@@ -39,25 +39,25 @@ class DrawingHook(Hook):
         self.pictures, self.seconds, self.last_step = 0, 0., -1
 
     def prepare(self, runner: Runner) -> None:
-        """Called once, in every process, before training.
+        """Prepare; called once in every process before training.
 
         Raises:
-            UserInputError: If the hook's own settings are wrong: the run then stops before it has begun.
+            UserInputError: If the settings of the hook are wrong. The run then stops before training.
         """
 
     def draw(self, runner: Runner, student: nn.Module, name: str, step: int) -> bool:
-        """Draw after ``step`` iterations; whether there was anything to draw.
+        """Draw after ``step`` iterations; return whether there was anything to draw.
 
         Args:
             runner (Runner): Of the run.
-            student (nn.Module): What learns: the model, not wrapped, or one of a ``MultiStudent``.
-            name (str): The student's; empty where it is alone.
-            step (int): What the visualizer is to call the moment.
+            student (nn.Module): The unwrapped model, or one student of a ``MultiStudent``.
+            name (str): Name of the student; empty if there is one.
+            step (int): Step for the visualizer.
         """
         raise NotImplementedError
 
     def before_train(self, runner: Runner) -> None:
-        """The first picture, unless the run was resumed."""
+        """Draw the first picture, unless the run was resumed."""
         self.started = time.perf_counter()
         with kept_random_states():
             self.prepare(runner)
@@ -65,24 +65,24 @@ class DrawingHook(Hook):
             self.attempt(runner, 0)
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        """Draw at the interval and at the end, where iterations are counted."""
+        """Draw at the interval and at the end, if iterations are counted."""
         if not self.by_epoch and (self.every_n_train_iters(runner, self.interval) or self.is_last_train_iter(runner)):
             self.attempt(runner, runner.iter + 1)
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Draw at the interval and at the end, where epochs are counted."""
+        """Draw at the interval and at the end, if epochs are counted."""
         if self.by_epoch and (self.every_n_epochs(runner, self.interval) or self.is_last_train_epoch(runner)):
             self.attempt(runner, runner.iter)
 
     def after_train(self, runner: Runner) -> None:
-        """Say what it cost."""
+        """Log the number of pictures and the time that they took."""
         if is_main_process() and self.pictures:
             total = time.perf_counter() - self.started
             runner.logger.info(f'{type(self).__name__}: {self.pictures} times in {self.seconds:.1f} s, '
                                f'{100 * self.seconds / total:.2f} % of {total:.0f} s.')
 
     def attempt(self, runner: Runner, step: int) -> None:
-        """Draw every student on the main process, once a step; no error gets out."""
+        """Draw every student on the main process, once a step; errors become warnings."""
         if step == self.last_step:
             return
         self.last_step = step
@@ -93,13 +93,13 @@ class DrawingHook(Hook):
             try:
                 with kept_random_states():
                     self.pictures += bool(self.draw(runner, student, prefix.rstrip('.'), step))
-            except Exception as error:  # whatever it is, hours of training are worth more than a picture
+            except Exception as error:  # no picture is worth a run
                 reason = f'{type(error).__name__}: {error}'.splitlines()[0]
                 runner.logger.warning(f'{type(self).__name__} drew nothing at iteration {step} ({reason}); training '
-                                      f'goes on.')
+                                      f'continues.')
         self.seconds += time.perf_counter() - began
 
     def show(self, runner: Runner, picture: str, name: str, figure: Figure, step: int) -> bool:
-        """Hand the visualizer a figure; one of several students has its name in the picture's: ``attention-tiny``."""
+        """Pass a figure to the visualizer. With several students its name is, for example, ``attention-tiny``."""
         runner.visualizer.add_image(f'{picture}-{name}' if name else picture, to_array(figure), step)
         return True

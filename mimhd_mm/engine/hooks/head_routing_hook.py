@@ -1,4 +1,4 @@
-"""``HeadRoutingHook``: which teacher heads teach which student head, as pictures and as numbers on disk."""
+"""``HeadRoutingHook``: records which teacher heads teach which student head, as pictures and numbers."""
 import json
 from pathlib import Path
 from typing import Dict, Optional
@@ -15,11 +15,12 @@ from .drawing_hook import DrawingHook
 
 @HOOKS.register_module()
 class HeadRoutingHook(DrawingHook):
-    """Record the head weights W of eq. 6 for each relation; warn where they teach little.
+    """Record the head weights W of eq. 6 for each relation; warn if they carry little information.
 
-    W is the mean over the images of the main process's last batch. Every reading is a line of
+    W is the mean over the images of the main process's last batch. Every reading becomes a line of
     ``vis_data/head_weights.json`` in the run's log folder and one heat map, the visualizer's image ``head_routing``.
-    The first is after the first iteration, the last after the last. Models without head matchers have none.
+    Readings are made after the first iteration, at the interval, and after the last iteration. Models without head
+    matchers have none.
 
     A warning is given when a relation's weights become
 
@@ -27,10 +28,10 @@ class HeadRoutingHook(DrawingHook):
       mean head. A trained mini run has 0.68 (Q-K) and 0.35 (V-V), one that never leaves its start 1.00.
     - collapsed: their coverage is below ``collapsed_below`` of what one-to-one matching has, ``min(M2, M1) / M1``. Most
       student heads then learn from the same few teacher heads. Balanced weights have full coverage.
-    - repeated: at most half of the student heads have a row of W of their own (``head_distinct``). The others are
-      taught the same, and become alike; neither entropy nor coverage tells.
-    - blurred: more than ``blurred_above`` of the loss can be removed by no student (``head_blur``), because student
-      heads are asked for mixtures of teacher heads.
+    - repeated: at most half of the student heads have a row of W of their own (``head_distinct``). The others learn
+      the same and become copies. Entropy and coverage do not show this.
+    - blurred: no student can remove more than ``blurred_above`` of the loss (``head_blur``), because the targets are
+      mixtures of teacher heads.
 
     Args:
         interval (int): Iterations between two readings. Defaults to 500 (our choice).
@@ -54,7 +55,7 @@ class HeadRoutingHook(DrawingHook):
         self.conditions: Dict[tuple, Optional[str]] = {}  # by student and pair
 
     def before_train(self, runner: Runner) -> None:
-        """There are no weights before the first batch; of a resumed run the first are not looked at."""
+        """Prepare to read after the first iteration, unless the run was resumed."""
         super().before_train(runner)
         self.first = runner.iter == 0
 
@@ -90,7 +91,7 @@ class HeadRoutingHook(DrawingHook):
             file.write(line + '\n')
 
     def _judge(self, runner: Runner, reading: dict, matcher: HeadMatcher, name: str) -> None:
-        """Warn when weights become uniform, collapse, repeat themselves or blur their targets, once each time."""
+        """Warn once each time the weights become uniform, collapsed, repeated or blurred."""
         students, teachers = len(reading['W']), len(reading['W'][0])
         bound = self.collapsed_below * min(students, teachers) / teachers
         condition = None

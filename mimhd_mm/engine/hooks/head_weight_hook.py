@@ -1,4 +1,4 @@
-"""``HeadWeightHook``: how the teacher's heads are shared out, in the log."""
+"""``HeadWeightHook``: logs figures of the head weights."""
 from mmengine.hooks import Hook
 
 from ...models.selfsup import students_of
@@ -10,11 +10,11 @@ from ..unwrapped import unwrapped
 class HeadWeightHook(Hook):
     """Log ``head_entropy``, ``head_coverage``, ``head_spread``, ``head_distinct`` and ``head_blur`` of every pair.
 
-    Of several students (``MultiStudent``) each has its own, ``tiny.head_entropy_qk`` and so on. They are read from the
-    device only when they are about to be logged, so a step costs nothing.
+    Each student of a ``MultiStudent`` has its own figures, such as ``tiny.head_entropy_qk``. They are read from the
+    device only when they are logged, so other steps are not slowed down.
 
     Args:
-        interval (int): Iterations between readings; best that of ``LoggerHook``. Defaults to 100.
+        interval (int): Iterations between readings; choose that of ``LoggerHook``. Defaults to 100.
     """
 
     priority = 'NORMAL'  # before LoggerHook, which reads what is written here
@@ -23,7 +23,7 @@ class HeadWeightHook(Hook):
         self.interval = interval
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        """Hand the last batch's figures to the message hub, where the logger finds them."""
+        """Write the figures of the last batch to the message hub, which the logger reads."""
         if not (self.every_n_inner_iters(batch_idx, self.interval) or self.end_of_epoch(
                 runner.train_dataloader, batch_idx)):
             return

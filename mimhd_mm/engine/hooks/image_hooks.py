@@ -1,4 +1,4 @@
-"""``ReconstructionHook`` and ``AttentionHook``: the same few images again and again while a model learns."""
+"""``ReconstructionHook`` and ``AttentionHook``: draw the same few images while a model trains."""
 from typing import Dict, Optional
 
 import torch
@@ -15,11 +15,11 @@ from .drawing_hook import DrawingHook
 
 
 class FixedImagesHook(DrawingHook):
-    """A :class:`DrawingHook` with images, which are read once.
+    """A :class:`DrawingHook` that loads fixed images once.
 
     Args:
         images (str, optional): A folder. None takes the training data's, without augmentation. Defaults to None.
-        num (int): How many, at even distances in the list. Defaults to 4.
+        num (int): How many, evenly spaced in the list. Defaults to 4.
         interval (int): See :class:`DrawingHook`. Defaults to 10.
         by_epoch (bool): See :class:`DrawingHook`. Defaults to True.
 
@@ -35,7 +35,7 @@ class FixedImagesHook(DrawingHook):
         self.told = False
 
     def prepare(self, runner: Runner) -> None:
-        """See that the folder is not empty."""
+        """Check that the folder is not empty."""
         if self.images is not None:
             list_images(self.images)
 
@@ -48,7 +48,7 @@ class FixedImagesHook(DrawingHook):
         return self.batch.to(preprocess.device)
 
     def say_nothing_to_draw(self, runner: Runner, reason: str) -> bool:
-        """Tell once why there is no picture."""
+        """Log once why there is no picture."""
         if not self.told:
             runner.logger.info(f'{type(self).__name__} has nothing to draw: {reason}.')
         self.told = True
@@ -57,19 +57,19 @@ class FixedImagesHook(DrawingHook):
 
 @HOOKS.register_module()
 class ReconstructionHook(FixedImagesHook):
-    """Show what the decoder makes of fixed images: input, both views, merged prediction, the teacher's own, error.
+    """Draw reconstructions of fixed images: input, both views, merged prediction, the teacher's prediction, error.
 
-    The visualizer gets it as the image ``reconstruction``. Views are the same every time, so that pictures compare. The
-    teacher's own reconstruction, of the same views, is the whole MAE of its file; it is made at the first picture, on
-    the model's device, and its networks are dropped again. Models that reconstruct nothing have no picture.
+    The visualizer gets the image ``reconstruction``. Views are the same every time, so that pictures can be compared.
+    The whole MAE of the teacher's file makes the teacher's prediction of the same views, once, at the first picture and
+    on the model's device; its networks are then released. Models without a decoder have no picture.
 
     Args:
         images (str, optional): A folder. None takes the training data's, without augmentation. Defaults to None.
-        num (int): How many, at even distances in the list. Defaults to 4.
-        interval (int): Epochs between two pictures; iterations where not ``by_epoch``. There is one before training
-            and one after it in any case. Defaults to 10 (our choice).
+        num (int): How many, evenly spaced in the list. Defaults to 4.
+        interval (int): Epochs between two pictures; iterations if not ``by_epoch``. There is always one before
+            training and one after it. Defaults to 10 (our choice).
         by_epoch (bool): What ``interval`` counts. Defaults to True.
-        teacher (bool): Whether to draw the teacher's own. Defaults to True.
+        teacher (bool): Whether to draw the teacher's prediction. Defaults to True.
         seed (int): Of the views. Defaults to 0.
 
     Raises:
@@ -84,7 +84,7 @@ class ReconstructionHook(FixedImagesHook):
         self.targets: Dict[str, Tensor] = {}  # by student (num, N, P), what the teacher makes of it, on the CPU
 
     def draw(self, runner: Runner, student: nn.Module, name: str, step: int) -> bool:
-        """Hand the visualizer one picture."""
+        """Draw one picture."""
         if not isinstance(student, MIMHD) or not student.with_neck:
             return self.say_nothing_to_draw(runner, 'the model does not reconstruct')
         images = self.read(runner, student)  # (num, 3, H, W)
@@ -94,15 +94,15 @@ class ReconstructionHook(FixedImagesHook):
         return self.show(runner, 'reconstruction', name, figure, step)
 
     def _teacher_of(self, runner: Runner, student: MIMHD, name: str) -> Reconstructor:
-        """What reconstructs as the teacher does, from memory where that was done before; None where it cannot."""
+        """The teacher's reconstruction as a function, which computes it once; None if it cannot be computed."""
         def remembered(images: Tensor, masks: Tensor) -> Optional[Tensor]:
             if name not in self.targets and self.teacher:
                 try:
                     self.targets[name] = teacher_reconstruction(
                         unwrapped(runner).target_generator, student, images, masks).cpu()  # (num, N, P)
-                except Exception as error:  # too large for the device, for one; the student's picture needs it not
+                except Exception as error:  # such as a lack of memory; the rest of the picture is drawn without it
                     reason = f'{type(error).__name__}: {error}'.splitlines()[0]
-                    runner.logger.warning(f"ReconstructionHook leaves the teacher's own out ({reason}).")
+                    runner.logger.warning(f"ReconstructionHook leaves the teacher's reconstruction out ({reason}).")
                     self.teacher = False
             return self.targets[name].to(images.device) if name in self.targets else None
         return remembered
@@ -110,17 +110,17 @@ class ReconstructionHook(FixedImagesHook):
 
 @HOOKS.register_module()
 class AttentionHook(FixedImagesHook):
-    """Show where the [class] token of each student head looks on fixed images, in the tapped block.
+    """Draw the [class] attention of each student head in the tapped block, on fixed images.
 
-    The visualizer gets it as the image ``attention``. Models whose backbone is no ``RelationViT`` have no picture.
+    The visualizer gets the image ``attention``. Models whose backbone is not a ``RelationViT`` have no picture.
 
     Args:
         images (str, optional): A folder. None takes the training data's, without augmentation. Defaults to None.
-        num (int): How many, at even distances in the list. Defaults to 4.
-        interval (int): Epochs between two pictures; iterations where not ``by_epoch``. There is one before training
-            and one after it in any case. Defaults to 10 (our choice).
+        num (int): How many, evenly spaced in the list. Defaults to 4.
+        interval (int): Epochs between two pictures; iterations if not ``by_epoch``. There is always one before
+            training and one after it. Defaults to 10 (our choice).
         by_epoch (bool): What ``interval`` counts. Defaults to True.
-        max_heads (int): Draw the first so many heads. Defaults to 8 (paper).
+        max_heads (int): Number of heads to draw. Defaults to 8 (paper).
 
     Raises:
         UserInputError: Before training, if the folder holds no image.
@@ -132,7 +132,7 @@ class AttentionHook(FixedImagesHook):
         self.max_heads = max_heads
 
     def draw(self, runner: Runner, student: nn.Module, name: str, step: int) -> bool:
-        """Hand the visualizer one picture."""
+        """Draw one picture."""
         if not isinstance(student.backbone, RelationViT):
             return self.say_nothing_to_draw(runner, f'no RelationViT, but a {type(student.backbone).__name__}')
         figure = attention_figure(student.backbone, self.read(runner, student), unwrapped(runner).data_preprocessor,

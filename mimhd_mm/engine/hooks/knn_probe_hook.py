@@ -1,4 +1,4 @@
-"""``KNNProbeHook``: does pre-training work? k-NN accuracy of the student between its untrained self and its teacher."""
+"""``KNNProbeHook``: k-NN accuracy of the student during pre-training, beside the untrained student and the teacher."""
 from pathlib import Path
 from typing import Callable, Dict, Optional
 
@@ -22,33 +22,33 @@ from ..unwrapped import unwrapped
 class KNNProbeHook(Hook):
     """Score the backbone by weighted k-NN on frozen features while it pre-trains.
 
-    Before training: the untrained student, which is what chance and the architecture alone are worth, and the whole
-    teacher, which is what there is to learn. Then the student, every ``interval`` epochs and after the last one: ::
+    Before training the untrained student (the lower reference) and the whole teacher (the upper one) are scored. Then
+    the student is scored every ``interval`` epochs and after the last one: ::
 
         k-NN top-1 (k=20): untrained 6.10, epoch 10 11.32, teacher 14.80
 
-    The visualizer gets the same numbers as ``knn/student``, ``knn/untrained`` and ``knn/teacher``, by epoch. Of several
-    students (``MultiStudent``) each is scored and has a line, and numbers such as ``knn/tiny.student``.
+    The visualizer gets the same numbers as ``knn/student``, ``knn/untrained`` and ``knn/teacher``, by epoch. Each
+    student of a ``MultiStudent`` has its own line and its own numbers, such as ``knn/tiny.student``.
 
-    Training goes on as if the hook were not there: modes and random states are given back. Rank 0 evaluates, in
-    float32, and the others wait for it, so a probe has to be shorter than the process group's timeout (nccl: 10
-    minutes); ``max_train`` and ``max_test`` see to that. Works with every mmpretrain pre-training model whose backbone
-    is a ``VisionTransformer``; without a ``target_generator`` of a MAE file (``MAE``) there is no teacher's number.
+    The hook does not change training: modes and random states are restored. Rank 0 evaluates in float32 while the
+    others wait, so a probe has to be shorter than the timeout of the process group (nccl: 10 minutes); limit it with
+    ``max_train`` and ``max_test``. The hook works with every mmpretrain pre-training model whose backbone is a
+    ``VisionTransformer``. A model without a teacher (``MAE``) has no teacher's number.
 
     Args:
         train (dict): Config of the labelled dataset whose images vote; see
-            :class:`~mimhd_mm.evaluation.KNNProbe` for what its pipeline has to be like.
+            :class:`~mimhd_mm.evaluation.KNNProbe` for the requirements on its pipeline.
         test (dict): Config of the labelled dataset that is scored.
         interval (int): Epochs between two probes. Defaults to 10.
         k (int): Neighbours that vote. Defaults to 20 (DINO).
-        temperature (float): Of the votes. Defaults to 0.07 (DINO).
+        temperature (float): Temperature of the votes. Defaults to 0.07 (DINO).
         batch_size (int): Images a forward pass. Defaults to 128.
         num_workers (int): Loader processes. Defaults to 2.
         max_train (int, optional): Take this many images, evenly spaced. None takes all. Defaults to None.
         max_test (int, optional): The same for ``test``. Defaults to None.
         feature (str): ``'avg'``, the mean of the patch tokens, or ``'cls'``. Defaults to ``'avg'``.
         teacher (bool): Score the teacher. Defaults to True.
-        baseline (bool): Score the untrained student. Where a checkpoint was loaded, it is built anew from the
+        baseline (bool): Score the untrained student. If a checkpoint was loaded, it is built again from the
             config and the run's seed. Defaults to True.
 
     Raises:
@@ -64,7 +64,7 @@ class KNNProbeHook(Hook):
         self.interval = interval
         self.teacher = teacher
         self.baseline = baseline
-        self.scores = {}  # by what the visualizer calls them
+        self.scores = {}  # keys are names for the visualizer
 
     def before_train(self, runner: Runner) -> None:
         """Check the folders; score the untrained student and the teacher."""
@@ -81,7 +81,7 @@ class KNNProbeHook(Hook):
 
     def _on_main_process(self, score: Callable[[Runner, nn.Module], None], runner: Runner) -> None:
         if is_main_process():
-            with kept_random_states():  # building a network draws its start
+            with kept_random_states():  # building a network draws random weights
                 score(runner, unwrapped(runner))
         barrier()
 
@@ -106,7 +106,7 @@ class KNNProbeHook(Hook):
         self._report(runner, model, runner.epoch + 1, {**self.scores, **self._score(model, 'student', model)})
 
     def _score(self, scored: nn.Module, name: str, model: nn.Module) -> Dict[str, float]:
-        """Of the student, or of each, with images as ``model`` is given them."""
+        """Scores of every student, with the preprocessor of ``model``."""
         return {f'{prefix}{name}': self.probe.score_backbone(student.backbone, model.data_preprocessor)
                 for prefix, student in students_of(scored).items()}
 
@@ -119,7 +119,7 @@ class KNNProbeHook(Hook):
         runner.visualizer.add_scalars({f'knn/{name}': score for name, score in scores.items()}, step=epoch)
 
     def _config_key(self, runner: Runner) -> str:
-        """How ``--cfg-options`` names this hook."""
+        """The key of this hook for ``--cfg-options``."""
         for index, hook in enumerate(runner.cfg.get('custom_hooks') or []):
             if isinstance(hook, dict) and str(hook.get('type')).split('.')[-1] == type(self).__name__:
                 return f'custom_hooks.{index}'

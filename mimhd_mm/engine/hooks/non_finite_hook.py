@@ -1,4 +1,4 @@
-"""``NonFiniteHook``: what is known about steps that were left out, and an end to them."""
+"""``NonFiniteHook``: reports skipped steps and stops the run if there are too many in a row."""
 import json
 import math
 from pathlib import Path
@@ -14,21 +14,20 @@ from ...errors import UserInputError
 from ...registry import HOOKS
 from ..optimizers import SkipNonFinite
 
-SHOWN = 4  # images of a process that the log names
+SHOWN = 4  # images per process that the log names
 
 
 @HOOKS.register_module()
 class NonFiniteHook(Hook):
-    """Report the steps that a guarded optimiser wrapper skipped, and stop the run after some in a row.
+    """Report the steps that a guarded optimiser wrapper skipped, and stop the run after several in a row.
 
-    Each is one warning in the log, with the loss parts and the first images of the batches that were not finite (of
-    all that the step accumulated, where only gradients were not), and one line of JSON with every image in
-    ``non_finite_steps.jsonl`` of the work dir. ``skipped_steps`` of the message hub, and so of checkpoints, counts
-    them. When the run is stopped, the weights are as they were before those steps; they are saved as
-    ``before_non_finite_iter_<n>.pth``.
+    Each skipped step gives one warning in the log, with the losses and the first images of the non-finite batches (of
+    all accumulated batches, if only gradients were not finite), and one line of JSON with every image in
+    ``non_finite_steps.jsonl`` of the work dir. ``skipped_steps`` in the message hub, which checkpoints hold, counts
+    them. When the run stops, the weights from before those steps are saved as ``before_non_finite_iter_<n>.pth``.
 
     Args:
-        max_in_a_row (int): Steps skipped one after the other at which the run stops. Defaults to 10 (our choice).
+        max_in_a_row (int): Number of consecutive skipped steps at which the run stops. Defaults to 10 (our choice).
 
     Raises:
         UserInputError: If ``max_in_a_row`` is below 1; in training, when so many steps were skipped.
@@ -39,12 +38,12 @@ class NonFiniteHook(Hook):
     def __init__(self, max_in_a_row: int = 10) -> None:
         if max_in_a_row < 1:
             raise UserInputError(f'NonFiniteHook stops after max_in_a_row steps, 1 or more, not {max_in_a_row!r}; '
-                                 f'default_hooks.non_finite=None goes on for ever.')
+                                 f'default_hooks.non_finite=None never stops.')
         self.max_in_a_row = max_in_a_row
         self.batches: List[dict] = []
 
     def before_train(self, runner: Runner) -> None:
-        """Say so where nothing is skipped."""
+        """Warn if the optimiser wrapper does not skip non-finite steps."""
         if not guards_of(runner):
             runner.logger.warning(
                 f'Steps that are not finite are not skipped by {type(runner.optim_wrapper).__name__}; '
@@ -52,7 +51,7 @@ class NonFiniteHook(Hook):
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Optional[dict] = None,
                          outputs: Optional[Dict] = None) -> None:
-        """Remember the batch until its step; report a step that was skipped."""
+        """Keep the batch until its step; report a skipped step."""
         guards = guards_of(runner)
         if not guards:
             return
@@ -67,11 +66,11 @@ class NonFiniteHook(Hook):
             self.stop(runner, in_a_row)
 
     def report(self, runner: Runner, batches: List[dict], in_a_row: int) -> None:
-        """Write down one skipped step; every process takes part."""
+        """Record one skipped step; call it in every process."""
         for batch in batches:
             batch['losses'] = {name: float(value) for name, value in batch['losses'].items()}
         guilty = [batch for batch in batches if not all(map(math.isfinite, batch['losses'].values()))]
-        found = all_gather_object(guilty)  # one list a process
+        found = all_gather_object(guilty)  # one list per process
         found = found if any(found) else all_gather_object(batches)
         total = runner.message_hub.get_info('skipped_steps', 0) + 1
         runner.message_hub.update_info('skipped_steps', total)
@@ -90,7 +89,7 @@ class NonFiniteHook(Hook):
             + ' '.join(map(describe, record['batches'])) + f' All images are named in {str(file)!r}.')
 
     def stop(self, runner: Runner, number: int) -> None:
-        """Save what there was before, and end the run in every process.
+        """Save the weights from before the skipped steps, and end the run in every process.
 
         Raises:
             UserInputError: Always.
@@ -108,25 +107,25 @@ class NonFiniteHook(Hook):
             kept = 'the weights are not finite either, so none were saved'
         raise UserInputError(
             f'{number} steps in a row had a loss or gradients that are not finite, and {kept}; look at '
-            f'non_finite_steps.jsonl beside them, then go on from a checkpoint with a lower learning rate, in bfloat16 '
-            f'or float32, or without the images that are named there.')
+            f'non_finite_steps.jsonl beside them, then continue from a checkpoint with a lower learning rate, in '
+            f'bfloat16 or float32, or without the images that are named there.')
 
 
 def guards_of(runner: Runner) -> List[SkipNonFinite]:
-    """The guarded ones of the run's optimiser wrapper, or wrappers, of which several students have one each."""
+    """The guarded optimiser wrappers of a run; with several students there is one for each."""
     wrapper = runner.optim_wrapper
     wrappers = wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
     return [one for one in wrappers if isinstance(one, SkipNonFinite)]
 
 
 def images_of(data_batch: Optional[dict]) -> List[str]:
-    """Where the images of a batch come from, as far as its samples tell."""
+    """The paths of a batch's images, where its samples hold them."""
     samples = (data_batch or {}).get('data_samples') if isinstance(data_batch, dict) else None
     return [str(sample.get('img_path')) for sample in samples or [] if sample.get('img_path') is not None]
 
 
 def describe(batch: dict) -> str:
-    """A batch of a record in words."""
+    """Describe a batch of a record in words."""
     losses = ', '.join(f'{name} {value}' for name, value in batch['losses'].items())
     images = ', '.join(map(repr, batch['images'][:SHOWN]))
     more = f' and {len(batch["images"]) - SHOWN} more' if len(batch['images']) > SHOWN else ''

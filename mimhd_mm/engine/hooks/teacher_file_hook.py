@@ -1,4 +1,4 @@
-"""``TeacherFileHook``: a resumed run must be taught by the teacher it began with."""
+"""``TeacherFileHook``: makes sure that a resumed run uses the same teacher."""
 import logging
 
 from mmengine.hooks import Hook
@@ -14,10 +14,10 @@ from ..unwrapped import unwrapped
 class TeacherFileHook(Hook):
     """Write the teacher's path and hash into each checkpoint; compare them when a run is resumed.
 
-    The teacher itself is never in a checkpoint: it comes from its own file at every start.
+    Checkpoints do not hold the teacher; it is read from its own file at every start.
 
     Raises:
-        UserInputError: On ``--resume``, if the teacher's file has another hash than the run began with.
+        UserInputError: On ``--resume``, if the hash of the teacher's file has changed.
     """
 
     priority = 'NORMAL'
@@ -33,7 +33,7 @@ class TeacherFileHook(Hook):
         checkpoint['meta']['teacher'] = dict(path=str(teacher.checkpoint), sha256=teacher.sha256)
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Refuse another teacher when resuming; when a checkpoint is only loaded, say so."""
+        """Refuse another teacher when resuming; warn when a checkpoint is only loaded."""
         saved = checkpoint.get('meta', {}).get('teacher')
         teacher = self._teacher(runner)
         if saved is None or saved['sha256'] == teacher.sha256:
@@ -41,6 +41,6 @@ class TeacherFileHook(Hook):
         message = (f'this checkpoint was taught by {saved["path"]!r} (sha256 {saved["sha256"][:12]}), but '
                    f'{str(teacher.checkpoint)!r} has sha256 {str(teacher.sha256)[:12]}')
         if is_resumed(runner):
-            raise UserInputError(f'Cannot resume: {message}; point model.target_generator.checkpoint at the same '
-                                 f'file, or start anew with load_from.')
+            raise UserInputError(f'Cannot resume: {message}; set model.target_generator.checkpoint to the same '
+                                 f'file, or start a new run with load_from.')
         print_log(f'Loaded for a new start: {message}.', logger='current', level=logging.WARNING)

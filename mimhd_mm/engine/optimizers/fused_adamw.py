@@ -1,4 +1,4 @@
-"""``FusedAdamW``: AdamW whose update is one kernel, on the devices for which this torch has it."""
+"""``FusedAdamW``: AdamW with torch's fused kernel on devices that have one."""
 import torch
 
 from ...registry import OPTIMIZERS
@@ -6,11 +6,11 @@ from ...registry import OPTIMIZERS
 
 @OPTIMIZERS.register_module()
 class FusedAdamW(torch.optim.AdamW):
-    """torch's AdamW with ``fused=True`` where torch supports it: GPUs, and CPUs since torch 2.4; elsewhere plain AdamW.
+    """torch's AdamW with ``fused=True`` where torch supports it (GPUs, CPUs since torch 2.4), plain AdamW elsewhere.
 
-    The pre-training schedules' optimiser (our choice; docs/performance.md), ``optim_wrapper.optimizer.type='AdamW'`` is
-    torch's own. Steps agree with AdamW's to rounding. A run that is resumed keeps what its checkpoint was made with,
-    fused or not, so that it goes on to the same bits; fused becomes plain where the kernel is missing.
+    The pre-training schedules use it (our choice; docs/performance.md). ``optim_wrapper.optimizer.type='AdamW'``
+    selects torch's own. Steps agree with AdamW's to rounding. A resumed run keeps the kind of its checkpoint, fused or
+    plain, so that it stays bit-identical; fused becomes plain if the kernel is missing.
 
     Args:
         params (Iterable): Parameters, or groups of them; their ``params`` are lists.
@@ -24,7 +24,7 @@ class FusedAdamW(torch.optim.AdamW):
         super().__init__(params, fused=self.has_kernel or None, **kwargs)
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """As the parent; what torch's loss scaler is told of this optimiser follows the state that was loaded."""
+        """Load the state, then tell torch's loss scaler whether the loaded groups use the fused kernel."""
         super().load_state_dict(state_dict)
         for group in self.param_groups:
             if group['fused'] and not self.has_kernel:
@@ -33,7 +33,7 @@ class FusedAdamW(torch.optim.AdamW):
 
 
 def has_fused_adamw(device: str) -> bool:
-    """Whether this torch has the kernel for a type of device; a step tells, older versions refuse before it."""
+    """Whether torch has the fused kernel for a type of device, found by trying a step."""
     number = torch.zeros(1, device=device, requires_grad=True)
     number.grad = torch.zeros_like(number)
     try:

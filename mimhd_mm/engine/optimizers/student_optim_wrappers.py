@@ -17,33 +17,33 @@ from ..multi_student_runner import StudentsInParallel
 
 
 class StudentOptimWrapperDict(OptimWrapperDict):
-    """One optimiser wrapper a student; each counts iterations by itself, for gradient accumulation."""
+    """One optimiser wrapper for each student; each counts iterations for gradient accumulation."""
 
     def initialize_count_status(self, model: nn.Module, init_counts: int, max_counts: int) -> None:
-        """Tell every wrapper where training begins and ends, which mmengine's leaves to its users."""
+        """Set the first and last iteration of every wrapper, which mmengine's class does not do."""
         for wrapper in self.values():
             wrapper.initialize_count_status(model, init_counts, max_counts)
 
     @property
     def _inner_count(self) -> int:
-        """Iterations, as a single wrapper counts them."""
+        """Number of iterations, under the name that a single wrapper has."""
         return next(iter(self.values()))._inner_count
 
     @property
     def _accumulative_counts(self) -> int:
-        """Iterations after which every student's gradients have been used, as a single wrapper has them."""
+        """Iterations after which no student holds accumulated gradients, under the name that a single wrapper has."""
         return math.lcm(*(wrapper._accumulative_counts for wrapper in self.values()))
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """As the parent, for the same students.
+        """Load the states of the same students.
 
         Raises:
-            UserInputError: If they are others.
+            UserInputError: If the checkpoint has other students.
         """
         if set(state_dict) != set(self.keys()):
             raise UserInputError(
                 f'Cannot resume: the checkpoint is of the students {", ".join(state_dict)}, the config of '
-                f'{", ".join(self.keys())}; keep to the same, or start anew with load_from.')
+                f'{", ".join(self.keys())}; use the same students, or start from its weights with load_from.')
         super().load_state_dict(state_dict)
 
 
@@ -52,7 +52,7 @@ class StudentOptimWrapperDict(OptimWrapperDict):
 class StudentOptimWrapperConstructor:
     """One optimiser wrapper for each student of a ``MultiStudent``, with the same settings or its own.
 
-    The config is that of a run of one student, and holds for all. ``students`` changes it for some::
+    The config is that of a run with one student and applies to all students. ``students`` overrides it for some::
 
         optim_wrapper = dict(
             constructor='StudentOptimWrapperConstructor', type='OptimWrapper',
@@ -69,7 +69,7 @@ class StudentOptimWrapperConstructor:
 
     Raises:
         UserInputError: If the model is not a ``MultiStudent``, a student is unknown, several processes are not run by
-            ``MultiStudentRunner``, or the one pass of the teacher would have to be of several precisions.
+            ``MultiStudentRunner``, or the students need different precisions of the teacher's one pass.
     """
 
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: Optional[dict] = None) -> None:
@@ -79,7 +79,7 @@ class StudentOptimWrapperConstructor:
             self.shared['paramwise_cfg'] = paramwise_cfg
 
     def __call__(self, model: nn.Module) -> StudentOptimWrapperDict:
-        """Build them for a model, wrapped for several processes or not."""
+        """Build the wrappers of a model, which may be wrapped for several processes."""
         if isinstance(model, DistributedDataParallel) and not isinstance(model, StudentsInParallel):
             raise UserInputError("Several processes train a MultiStudent with a Runner of its own; put "
                                  "runner_type='mimhd_mm.MultiStudentRunner' into the config.")
@@ -108,7 +108,7 @@ class StudentOptimWrapperConstructor:
         return StudentOptimWrapperDict(**wrappers)
 
     def settings_of(self, name: str) -> dict:
-        """The settings of all with the changes for one student."""
+        """The shared settings with the changes for one student."""
         cfg = Config(dict(settings=copy.deepcopy(self.shared)))
         cfg.merge_from_dict(dict(settings=copy.deepcopy(self.changes.get(name, {}))))
         return cfg.settings

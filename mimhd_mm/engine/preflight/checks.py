@@ -1,13 +1,14 @@
-"""Look at what a config names before anything is built: folders, images, devices."""
+"""Check folders, images and devices that a config names, before anything is built."""
 from itertools import islice
 from pathlib import Path
-from typing import Iterator, Optional, Tuple
+from typing import Optional
 
 import torch
 from mmengine.config import Config
 
 from ...datasets.decoding import BadImage, decode_image, read_bytes
 from ...datasets.image_files import IMAGE_SUFFIXES, image_files
+from ...datasets.nesting import datasets_of
 from ...datasets.segmentation_check import check_segmentation_config
 from ...errors import UserInputError
 from .pretrained import check_class_count, check_pretrained
@@ -26,7 +27,7 @@ def check_config(cfg: Config) -> None:
         UserInputError: With the first problem found.
     """
     check_device(cfg)
-    for key, dataset in _datasets(cfg):
+    for key, dataset in datasets_of(cfg):
         check_image_folder(key, dataset)
     if cfg.get('default_scope') == 'mmseg':
         check_segmentation_config(cfg)
@@ -47,21 +48,8 @@ def check_device(cfg: Config) -> None:
             f'or --cfg-options optim_wrapper.type=OptimWrapper for float32.')
 
 
-def _datasets(cfg: Config) -> Iterator[Tuple[str, dict]]:
-    for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
-        dataset = (cfg.get(loader) or {}).get('dataset')
-        while dataset is not None and 'dataset' in dataset:  # RepeatDataset and its kin
-            dataset = dataset['dataset']
-        if isinstance(dataset, dict):
-            yield f'{loader}.dataset', dataset
-    for name, hook in (cfg.get('default_hooks') or {}).items():
-        if hook and str(hook.get('type')).endswith('KNNProbeHook'):
-            yield f'default_hooks.{name}.train', hook['train']
-            yield f'default_hooks.{name}.test', hook['test']
-
-
 def check_image_folder(key: str, dataset: dict, advice: Optional[str] = None) -> None:
-    """Find the folder a dataset config points at and open an image of it; a few may be bad, as loaders replace some.
+    """Check that the folder of a dataset config exists and that one of its first images decodes.
 
     Args:
         key (str): The config key, for the message.

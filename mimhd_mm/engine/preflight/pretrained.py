@@ -1,4 +1,4 @@
-"""Look at what fine-tuning starts from before it starts: the student's file and the classes of the data."""
+"""Check the student's file and the classes of the data before fine-tuning starts."""
 import ast
 import re
 from itertools import groupby
@@ -12,27 +12,29 @@ from mmpretrain.models import VisionTransformer
 from torch import Tensor, nn
 
 from ...compat import load_checkpoint_safely
+from ...datasets.nesting import LOADERS, innermost_datasets
 from ...errors import UserInputError
 from ...models import RelationViT
-from ...models.mae_files import read_tensors
 from ...registry import DATASETS, MODELS
+from ...weights.fitting import compare
+from ...weights.reading import read_tensors
 
-#: norms after the last block, of which a network has the one, the other or both by its kind of output
+#: norms after the last block; the kind of output decides which of them a network has
 LAST_NORMS = ('ln1.', 'ln2.')
 
 
 def check_pretrained(cfg: Config) -> None:
-    """Compare the file of a backbone's ``init_cfg`` with the backbone that shall start from it.
+    """Compare the file of a backbone's ``init_cfg`` with the backbone.
 
     The backbone is ``model.backbone``, or each of those in ``model.students``.
 
-    mmengine loads what fits and logs the rest, so training from a file that does not fit trains from scratch. Position
-    embeddings may be of another image size; the last norms may be missing or left over, but for the one that follows
-    the last block, where the backbone has it. Head counts are not in a file's shapes: they are compared where the file
-    tells them, see :func:`heads_of_file`.
+    mmengine loads the tensors that fit and only logs the rest, so a wrong file means training from scratch. Position
+    embeddings may belong to another image size. The norms after the last block may be missing or unused, except for the
+    one that directly follows the last block. Shapes do not show head counts; they are compared if the file records
+    them, see :func:`heads_of_file`.
 
     Args:
-        cfg (Config): A config that trains; others, and files behind a URL, are left alone.
+        cfg (Config): A config that trains; other configs and files behind a URL are not checked.
 
     Raises:
         UserInputError: If the file is missing or unreadable, holds no tensor under the prefix, or tensors of other
@@ -89,30 +91,22 @@ def compare_backbone(backbone: nn.Module, tensors: Dict[str, Tensor], source: st
     """Compare names and shapes of a backbone with those of a file.
 
     Args:
-        backbone (nn.Module): A ``VisionTransformer``, or a subclass that adds relative position tables or layer scale;
-            those have a start of their own.
+        backbone (nn.Module): A ``VisionTransformer``, or a subclass with relative position tables or layer scale, which
+            have their own initialisation.
         tensors (dict): The file's, without the prefix.
         source (str): The file, for messages.
 
     Raises:
         UserInputError: If they do not belong together.
     """
-    expected = backbone.state_dict()
-    optional = {key for key in expected if key.startswith('ln2.') or 'relative_position' in key or '.gamma' in key}
-    missing = [key for key in expected if key not in tensors and key not in optional]
-    unknown = [key for key in tensors if key not in expected and not key.startswith(LAST_NORMS)]
-    odd = [key for key, value in expected.items() if key in tensors and not _fits(key, tensors[key], value)]
-    if odd:
-        raise UserInputError(f'{source!r}: {odd[0]!r} is {tuple(tensors[odd[0]].shape)} in the file but '
-                             f"{tuple(expected[odd[0]].shape)} by the config; give the config of that student's size.")
-    for problem, keys in (('lacks', missing), ('has the unknown', unknown)):
-        if keys:
-            raise UserInputError(f'{source!r} {problem} {keys[0]!r} ({len(keys)} such tensors) for a '
-                                 f'{type(backbone).__name__} as the config has it; give the config of that student.')
+    compare(backbone.state_dict(), tensors, source,
+            f'the config has a {type(backbone).__name__} of another size or kind; give the config of that student',
+            may_lack=lambda key: key.startswith('ln2.') or 'relative_position' in key or '.gamma' in key,
+            may_add=lambda key: key.startswith(LAST_NORMS), fits=_fits)
 
 
 def _fits(key: str, found: Tensor, expected: Tensor) -> bool:
-    """Whether shapes agree, or are positions of square images of another size, which are interpolated."""
+    """Whether shapes agree, or belong to position embeddings that can be interpolated."""
     if found.shape == expected.shape or 'relative_position' in key:
         return True
     if key != 'pos_embed' or found.ndim != 3 or found.shape[2] != expected.shape[2]:
@@ -121,17 +115,17 @@ def _fits(key: str, found: Tensor, expected: Tensor) -> bool:
 
 
 def compare_heads(built: List[int], expected: Optional[List[int]], source: str) -> None:
-    """Compare the head count of every block with what a file tells.
+    """Compare the head count of every block with the one that a file records.
 
-    Weights of q, k and v have the same shape for any head count, so nothing else would notice.
+    Weights of q, k and v have the same shape for any head count, so no other check notices a difference.
 
     Args:
         built (list[int]): Of the backbone that a config builds.
-        expected (list[int], optional): Of the file; None where it does not tell.
+        expected (list[int], optional): Of the file; None if it does not record them.
         source (str): The file, for messages.
 
     Raises:
-        UserInputError: If they differ, with the line that sets a config right.
+        UserInputError: If they differ, with the line that corrects the config.
     """
     if expected is None or built == expected:
         return
@@ -152,10 +146,10 @@ def layer_cfgs_text(heads: List[int]) -> str:
 
 
 def heads_of_file(path: Union[str, Path], prefix: str = 'backbone.') -> Optional[List[int]]:
-    """The head count of each block of a vision transformer's checkpoint, by what the file says of its run.
+    """Read the head count of each block from the metadata of a checkpoint.
 
-    ``meta['num_heads']`` (written by tools/model_converters/export_student.py) counts most. Else it is what
-    ``model.backbone`` of the training config gives, or ``model.students.NAME.backbone``, whose text mmengine keeps in
+    ``meta['num_heads']`` (written by tools/model_converters/export_student.py) comes first. Otherwise
+    ``model.backbone`` of the training config is read, or ``model.students.NAME.backbone``, whose text mmengine keeps in
     ``meta['cfg']``. That text is parsed and never executed; of its expressions only plain values, lists and
     ``dict(...)`` are read.
 
@@ -165,7 +159,7 @@ def heads_of_file(path: Union[str, Path], prefix: str = 'backbone.') -> Optional
             Defaults to ``'backbone.'``.
 
     Returns:
-        list[int], optional: None where the file does not tell, or not in a form that is understood.
+        list[int], optional: None if the file does not record them in a known form.
 
     Raises:
         UserInputError: If the file cannot be read.
@@ -175,7 +169,7 @@ def heads_of_file(path: Union[str, Path], prefix: str = 'backbone.') -> Optional
     try:
         content = load_checkpoint_safely(path)
     except Exception:
-        read_tensors(path)  # says in a sentence what is wrong with it
+        read_tensors(path)  # raises a UserInputError that says what is wrong
         raise
     meta = content.get('meta') if isinstance(content, dict) else None
     meta = meta if isinstance(meta, dict) else {}
@@ -250,14 +244,14 @@ def _plain_value(node: ast.expr) -> Any:
 def check_class_count(cfg: Config) -> None:
     """Compare ``num_classes`` of a classifier's head and preprocessor with the classes of its data sets.
 
-    A head that is too wide trains and one that is too narrow fails in the middle of an epoch, on a GPU without a
-    message. To be called where the folders of the data are known to be there.
+    A head with too many classes trains without an error; one with too few fails in the middle of an epoch, on a GPU
+    without a message. Check the folders of the data before calling it.
 
     Args:
-        cfg (Config): Segmentation and pre-training configs, which have no such head, are left alone.
+        cfg (Config): Segmentation and pre-training configs, which have no such head, are not checked.
 
     Raises:
-        UserInputError: If a number differs, with the options that set it right.
+        UserInputError: If a number differs, with the options that correct it.
     """
     model = cfg.get('model') or {}
     head = model.get('head') or {}
@@ -265,7 +259,7 @@ def check_class_count(cfg: Config) -> None:
         return
     preprocessor = model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
     where = 'model.data_preprocessor' if model.get('data_preprocessor') else 'data_preprocessor'
-    for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+    for loader in LOADERS:
         number = count_classes((cfg.get(loader) or {}).get('dataset'))
         given = {'model.head': head['num_classes'], where: preprocessor.get('num_classes', number)}
         if number is not None and set(given.values()) != {number}:
@@ -277,8 +271,7 @@ def check_class_count(cfg: Config) -> None:
 
 def count_classes(dataset: Optional[dict]) -> Optional[int]:
     """How many classes the dataset of a config has; None if it is no dataset of mmpretrain's kind, or has no labels."""
-    while dataset is not None and 'dataset' in dataset:  # RepeatDataset and its kin
-        dataset = dataset['dataset']
+    _, dataset = next(innermost_datasets('', dataset), ('', None))
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         kind = DATASETS.get(dataset['type']) if dataset and isinstance(dataset.get('type'), str) else None
         if not (isinstance(kind, type) and issubclass(kind, BaseDataset)):

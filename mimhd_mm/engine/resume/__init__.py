@@ -1,4 +1,4 @@
-"""A run that was cut short goes on as if it had not been: Runner, loops and hooks.
+"""Exact resume: Runner, loops and hooks that continue an interrupted run as if it had not been interrupted.
 
-Of the package's folders this is the one that reads private names of mmengine's Runner and loops.
+This is the only folder of the package that reads private names of mmengine's Runner and loops.
 """

@@ -1,4 +1,4 @@
-"""``ExactResumeHook``: a resumed run does what the uninterrupted one would have done, to the bit on a CPU."""
+"""``ExactResumeHook``: makes a resumed run equal to an uninterrupted one, bit by bit on a CPU."""
 import logging
 import random
 from typing import Dict, List, Optional
@@ -22,26 +22,26 @@ KEY = 'exact_resume'
 
 @HOOKS.register_module()
 class ExactResumeHook(Hook):
-    """Seed every iteration by its number, and keep in checkpoints what no number tells.
+    """Seed every iteration by its number; save seeds, position in the data and random states in checkpoints.
 
-    What is drawn in the process itself (masks, drop path, mixup, augmentation on the device) comes from (seed,
-    iteration, rank); what is drawn for a sample, in a worker or not, from (seed, epoch, index), see
-    :class:`~mimhd_mm.datasets.seeded_samples.SeededDataset`. Random states that are only saved would not do: batches
-    are fetched ahead by workers whose states nobody can read, and evaluations draw in between.
+    Random numbers of the training process (masks, drop path, mixup, augmentation on the device) are seeded by (seed,
+    iteration, rank). Those of a sample are seeded by (seed, epoch, index), see
+    :class:`~mimhd_mm.datasets.seeded_samples.SeededDataset`. Saving random states would not be enough: workers fetch
+    batches ahead and their states cannot be read, and evaluations draw random numbers in between.
 
-    In a checkpoint, under ``exact_resume``:
+    A checkpoint holds, under ``exact_resume``:
 
-    - the seeds of the run and of the sampler, which decide where the config leaves them open;
-    - the position in the data: epoch, batches of it that are done (of the run, where it counts iterations), and the
-      sizes that give these a meaning;
-    - the random states of Python, numpy, torch and this process's GPU, of every rank. They decide what hooks of others
-      draw before the first iteration, and nothing else;
-    - where gradients are accumulated and the checkpoint falls between two steps, what has been accumulated.
+    - the seeds of the run and of the sampler, needed where the config does not set them;
+    - the position in the data: the epoch and the number of finished batches (of the run, if it counts iterations), and
+      the sizes that these numbers depend on;
+    - the random states of Python, numpy, torch and this process's GPU, of every rank. Only other hooks
+      that draw before the first iteration use them;
+    - the accumulated gradients, if the checkpoint is written between two updates.
 
-    To be exact a resumed run needs the same batch size, number of processes and versions; the number of workers makes
-    no difference. On a GPU the kernels' own order of summation remains. Needs
-    :class:`~mimhd_mm.engine.resume.runner.ResumableRunner`; under another Runner samples are not seeded, an epoch is
-    resumed at its beginning, and only the first process's states are kept.
+    An exact resume needs the same batch size, number of processes and versions; the number of workers may change. On a
+    GPU the order of summation inside kernels may still differ. The hook needs
+    :class:`~mimhd_mm.engine.resume.runner.ResumableRunner`. With another Runner samples are not seeded, an epoch is
+    resumed at its beginning, and only the states of the first process are saved.
     """
 
     priority = 'HIGHEST'  # before any other hook draws
@@ -57,16 +57,16 @@ class ExactResumeHook(Hook):
         self.seed = base_seed(runner)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Remember what a checkpoint says, when it is resumed and not only loaded."""
+        """Keep the saved states if the checkpoint is resumed and not only loaded."""
         if is_resumed(runner):
             self.saved = checkpoint.get(KEY)
 
     def before_train(self, runner: Runner) -> None:
-        """Go to where the checkpoint was written."""
+        """Move to the position at which the checkpoint was written."""
         loader, saved = runner.train_loop.dataloader, self.saved
         if saved is None:
             if is_resumed(runner) and has_loaded(runner):
-                print_log('The checkpoint was written without ExactResumeHook: an epoch that had begun begins anew.',
+                print_log('The checkpoint was written without ExactResumeHook: an epoch that had begun starts again.',
                           logger='current', level=logging.WARNING)
             return
         self.seed = saved['seed']
@@ -78,16 +78,17 @@ class ExactResumeHook(Hook):
         if isinstance(loader.sampler, PositionedSampler) and saved['sampler_seed'] is not None:
             loader.sampler.seed = saved['sampler_seed']
         if changed:
-            print_log(f'The checkpoint was written with another {"; ".join(changed)}: training goes on, but not as it '
-                      f'would have without the interruption.', logger='current', level=logging.WARNING)
+            print_log(f'The checkpoint was written with another {"; ".join(changed)}: training continues, but its '
+                      f'result differs from that of a run without the interruption.', logger='current',
+                      level=logging.WARNING)
         elif hasattr(runner.train_loop, 'first_batch'):
             runner.train_loop.first_batch = saved['batch']
         if get_rank() < len(saved['ranks']) and not changed:
             self._restore(runner, saved['ranks'][get_rank()])
-        self.saved = None  # its tensors are not needed any more
+        self.saved = None  # releases its tensors
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
-        """Seed everything that the iteration may draw from."""
+        """Seed all random generators for this iteration."""
         self.reached = runner.epoch, batch_idx + 1
         seed = mixed_seed(self.seed, runner.iter, get_rank())
         seed_cpu(seed)
@@ -95,11 +96,11 @@ class ExactResumeHook(Hook):
             torch.cuda.manual_seed(seed)
 
     def gather_states(self, runner: Runner) -> None:
-        """Collect what every process has; :class:`~.runner.ResumableRunner` calls it in all of them."""
+        """Collect the states of all processes; :class:`~.runner.ResumableRunner` calls it in each of them."""
         self.gathered = gather_object(self._states(runner), dst=0)  # None in the others
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Add ``exact_resume``; the counters of ``meta`` say what the checkpoint holds."""
+        """Add ``exact_resume`` for the epoch and iteration in ``meta``."""
         loader, meta = runner.train_loop.dataloader, checkpoint['meta']
         epoch, batch = self.reached
         by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
@@ -120,7 +121,7 @@ class ExactResumeHook(Hook):
 
     @staticmethod
     def _states(runner: Runner) -> dict:
-        """Of this process, in types that are read back without executing anything."""
+        """The states of this process, in types that can be read back without executing code."""
         version, python, gauss = random.getstate()
         name, keys, *numpy = np.random.get_state()
         wrapper = runner.optim_wrapper

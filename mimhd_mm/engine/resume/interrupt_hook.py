@@ -1,4 +1,4 @@
-"""``InterruptHook``: a run that is told to stop saves where it is and ends with a status that says "call me again"."""
+"""``InterruptHook``: on a stop signal, save a checkpoint and exit with a status that asks for a restart."""
 import os
 import signal
 import threading
@@ -17,7 +17,7 @@ from .safe_checkpoint_hook import save_interrupted
 
 #: EX_TEMPFAIL of sysexits.h, "temporary failure, try again"; Python ends with 1 or 2, bash with 126 and more
 INTERRUPTED_STATUS = 75
-#: seconds in which further signals are one with the first: launchers and schedulers send the same one twice; our choice
+#: seconds within which further signals are ignored, because launchers and schedulers send a signal twice; our choice
 SAME_SIGNAL = 5.
 
 
@@ -25,10 +25,10 @@ SAME_SIGNAL = 5.
 class InterruptHook(Hook):
     """On SIGTERM or SIGUSR1 finish the iteration, save a checkpoint and end with status 75.
 
-    SIGTERM is what schedulers send before they take a machine away, SIGUSR1 what Slurm's ``--signal=USR1@120`` sends
-    before the time is up. The processes of a run agree on it after every iteration, of training or of an evaluation.
-    ``--resume`` then goes on from ``interrupted_iter_N.pth``, in the middle of an epoch too. A second signal, five
-    seconds or more after the first, and Ctrl-C stop the run as they stop any program.
+    Schedulers send SIGTERM before they take a machine away; Slurm's ``--signal=USR1@120`` sends SIGUSR1 before the time
+    limit. After every iteration of training or evaluation the processes agree whether to stop. ``--resume`` continues
+    from ``interrupted_iter_N.pth``, also in the middle of an epoch. A second signal, five seconds or more after the
+    first, and Ctrl-C stop the run at once.
     """
 
     priority = 'LOWEST'  # after the iteration's own checkpoint
@@ -39,24 +39,24 @@ class InterruptHook(Hook):
         self.before: dict = {}
 
     def before_train(self, runner: Runner) -> None:
-        """Listen."""
+        """Install the signal handlers."""
         if threading.current_thread() is threading.main_thread():  # Python allows handlers nowhere else
             self.before = {number: signal.signal(number, self._receive)
                            for number in (signal.SIGTERM, signal.SIGUSR1)}
 
     def after_train(self, runner: Runner) -> None:
-        """Listen no more."""
+        """Restore the previous signal handlers."""
         while self.before:
             signal.signal(*self.before.popitem())
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        """Stop here if any process was told to; the iteration that ends here has not been counted yet."""
+        """Stop if any process received a signal. This iteration is finished but not counted yet."""
         if self._is_told(runner):
             self._stop(runner, runner.epoch, runner.iter + 1)
 
     def after_val_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        """The same; the evaluation is made up for on ``--resume``."""
-        padded = getattr(runner.val_dataloader.sampler, 'round_up', True)  # else processes end at different moments
+        """Stop during an evaluation; ``--resume`` repeats the evaluation."""
+        padded = getattr(runner.val_dataloader.sampler, 'round_up', True)  # else processes end at other iterations
         if self.before and (runner.world_size == 1 or padded) and self._is_told(runner):
             self._stop(runner, runner.epoch, runner.iter)
 
@@ -79,11 +79,10 @@ class InterruptHook(Hook):
             save_interrupted(runner, epoch, iteration)
         cause = signal.Signals(self.received).name if self.received else 'A signal to another process'
         runner.logger.warning(f'{cause}: training ends after {iteration} iterations with status {INTERRUPTED_STATUS}; '
-                              f'--resume goes on from there.')
+                              f'--resume continues from there.')
         for number in self.before:
-            signal.signal(number, signal.SIG_IGN)  # a late one would change the status
-        # tools/dist_run.py reads the file
-        if os.environ.get('LOCAL_RANK', '0') == '0' and os.environ.get('MIMHD_MM_STATUS_FILE'):
+            signal.signal(number, signal.SIG_IGN)  # a late signal would change the status
+        if os.environ.get('LOCAL_RANK', '0') == '0' and os.environ.get('MIMHD_MM_STATUS_FILE'):  # for dist_run.py
             Path(os.environ['MIMHD_MM_STATUS_FILE']).write_text(str(INTERRUPTED_STATUS))
         barrier()
         raise SystemExit(INTERRUPTED_STATUS)

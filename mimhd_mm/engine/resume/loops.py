@@ -1,9 +1,8 @@
-"""Training loops that begin where a checkpoint was written, in the middle of an epoch too, without loading a batch.
+"""Training loops that resume at any batch of an epoch without loading the batches before it.
 
-mmengine's epoch loop resumes at the beginning of an epoch, and its iteration loop draws every batch of the past anew
-or, with ``fast_forward_on_resume``, begins the data from the front. These keep the parents' hooks, counters and
-evaluation, and differ in where the data begin. Their loader's samples are seeded; see
-:mod:`mimhd_mm.datasets.seeded_samples`.
+mmengine's epoch loop resumes at the beginning of an epoch. Its iteration loop loads all past batches again or, with
+``fast_forward_on_resume``, starts from the first sample. The loops here change only the first sample; hooks, counters
+and evaluation are the parents'. Samples are seeded, see :mod:`mimhd_mm.datasets.seeded_samples`.
 """
 import logging
 from typing import Iterator, Optional, Union
@@ -19,7 +18,7 @@ from ...registry import LOOPS
 
 
 def base_seed(runner: Runner) -> int:
-    """The seed that all processes share; mmengine adds the rank to it where the config says ``diff_rank_seed``."""
+    """The seed that all processes share, without the rank that mmengine adds if the config sets ``diff_rank_seed``."""
     return runner.seed - (get_rank() if runner._randomness_cfg.get('diff_rank_seed') else 0)
 
 
@@ -36,9 +35,9 @@ def build_positioned_loader(runner: Runner, loader: Union[DataLoader, dict]) -> 
 
 @LOOPS.register_module()
 class ResumableEpochBasedTrainLoop(EpochBasedTrainLoop):
-    """mmengine's loop over epochs, able to begin in the middle of one.
+    """mmengine's loop over epochs that can start in the middle of an epoch.
 
-    Arguments are the parent's. ``first_batch`` is where the next epoch begins, for that epoch only;
+    Arguments are the parent's. ``first_batch`` is the first batch of the next epoch, and of that epoch only;
     ``mimhd_mm.engine.hooks.ExactResumeHook`` sets it from a checkpoint.
     """
 
@@ -65,9 +64,9 @@ class ResumableEpochBasedTrainLoop(EpochBasedTrainLoop):
 
 @LOOPS.register_module()
 class ResumableIterBasedTrainLoop(IterBasedTrainLoop):
-    """mmengine's loop over iterations, which begins at any of them at once.
+    """mmengine's loop over iterations that starts at any iteration without loading earlier batches.
 
-    Arguments are the parent's; ``fast_forward_on_resume`` makes no difference here.
+    Arguments are the parent's; ``fast_forward_on_resume`` has no effect here.
     """
 
     def __init__(self, runner: Runner, dataloader: Union[DataLoader, dict], *args, **kwargs) -> None:
@@ -77,10 +76,10 @@ class ResumableIterBasedTrainLoop(IterBasedTrainLoop):
             self.dataloader_iterator = self._batches()
 
     def _batches(self) -> Iterator[dict]:
-        """Batches from the present iteration on, one pass over the data after the other."""
+        """Yield batches from the current iteration on, in one pass over the data after another."""
         sampler, length = self.dataloader.sampler, len(self.dataloader)
         passes, start = (0, self._iter) if sampler.endless else divmod(self._iter, length)
-        self.dataloader._iterator = None  # workers that an eager iterator has started know neither seed nor position
+        self.dataloader._iterator = None  # drops workers that were started without seed and position
         while True:
             sampler.set_epoch(passes)
             sampler.start_at(start * self.dataloader.batch_size)
@@ -88,7 +87,7 @@ class ResumableIterBasedTrainLoop(IterBasedTrainLoop):
             passes, start = passes + 1, 0
 
     def run(self) -> Optional[torch.nn.Module]:
-        """Train; the parent's order of hooks, iterations and evaluations."""
+        """Train with the parent's order of hooks, iterations and evaluations."""
         if not self.positioned:
             return super().run()
         self.runner.call_hook('before_train')

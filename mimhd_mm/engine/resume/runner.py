@@ -1,4 +1,4 @@
-"""``ResumableRunner``: mmengine's Runner with loops that resume anywhere, from the newest checkpoint that is whole."""
+"""``ResumableRunner``: mmengine's Runner, resuming at any iteration from the newest whole checkpoint."""
 from typing import Optional, Union
 
 from mmengine.dist import broadcast_object_list, is_main_process
@@ -15,7 +15,7 @@ from ...weights.checkpoint_files import check_checkpoint, newest_checkpoint
 from .loops import ResumableEpochBasedTrainLoop, ResumableIterBasedTrainLoop
 from .safe_loading import safe_loading
 
-#: loop of mmengine -> the one that takes its place
+#: loop of mmengine -> its replacement
 RESUMABLE = {EpochBasedTrainLoop: ResumableEpochBasedTrainLoop, IterBasedTrainLoop: ResumableIterBasedTrainLoop}
 
 
@@ -25,9 +25,9 @@ class ResumableRunner(Runner):
 
     - mmengine's two training loops are replaced by those of :mod:`mimhd_mm.engine.resume.loops`, so configs keep the
       names of the loops; loops of other kinds stay as they are.
-    - ``resume=True`` without ``load_from`` takes the newest checkpoint of the work dir that is whole, and says which
-      damaged ones it skipped; without any it starts at the beginning, from the config's ``start_from`` if it names a
-      checkpoint. With ``load_from`` a damaged one is refused.
+    - ``resume=True`` without ``load_from`` takes the newest whole checkpoint of the work dir and names the damaged
+      ones that it skipped. Without a checkpoint the run starts at the beginning, from the config's ``start_from`` if
+      set. A damaged ``load_from`` is refused.
     - Before a checkpoint is written, the hooks' ``gather_states(runner)`` is called in every process; mmengine's
       ``before_save_checkpoint`` is called in the first one only.
     - Whatever is loaded through mmengine while it trains, validates, tests or loads is loaded under
@@ -36,14 +36,14 @@ class ResumableRunner(Runner):
 
     @staticmethod
     def build_dataloader(dataloader: Union[DataLoader, dict], *args, **kwargs) -> DataLoader:
-        """As the parent; workers live on for a while after SIGTERM."""
+        """Build a loader as the parent does; its workers keep running for a while after SIGTERM."""
         built = Runner.build_dataloader(dataloader, *args, **kwargs)
         if built is not dataloader:
             outlive_sigterm(built)
         return built
 
     def build_train_loop(self, loop: Union[BaseLoop, dict]) -> BaseLoop:
-        """Build the training loop, able to resume if it is one of mmengine's."""
+        """Build the training loop; mmengine's loops are replaced by resumable ones."""
         if isinstance(loop, dict):
             loop = dict(loop)
             if 'type' not in loop:
@@ -74,17 +74,17 @@ class ResumableRunner(Runner):
         return super().load_checkpoint(*args, **kwargs)
 
     def load_or_resume(self) -> None:
-        """Load or resume, from what :meth:`choose_checkpoint` says where a run is resumed."""
+        """Load or resume; a resumed run takes the checkpoint of :meth:`choose_checkpoint`."""
         if self._resume and not self._has_loaded:
             self._load_from = self.choose_checkpoint()
             if self._load_from is None:
-                self.logger.warning(f'No checkpoint in {self.work_dir} to resume from: training starts anew.')
+                self.logger.warning(f'No checkpoint in {self.work_dir} to resume from: training starts at iteration 0.')
                 self._resume = False
                 self._load_from = self.cfg.get('start_from')
         super().load_or_resume()
 
     def choose_checkpoint(self) -> Optional[str]:
-        """The checkpoint to resume from, looked for by the first process and told to the others.
+        """Find the checkpoint to resume from in the first process and broadcast it.
 
         Raises:
             UserInputError: In every process, if ``load_from`` is missing or damaged.
@@ -107,10 +107,10 @@ class ResumableRunner(Runner):
 
     def resume(self, filename: str, resume_optimizer: bool = True, resume_param_scheduler: bool = True,
                map_location: str = 'cpu') -> None:
-        """As the parent, by way of the CPU: a checkpoint holds what every process had."""
+        """Resume as the parent does, but load to the CPU: a checkpoint holds the states of all processes."""
         super().resume(filename, resume_optimizer, resume_param_scheduler, map_location)
 
     def save_checkpoint(self, *args, **kwargs) -> None:
-        """Write a checkpoint; to be called in every process."""
+        """Write a checkpoint. Call it in every process."""
         self.call_hook('gather_states')
         super().save_checkpoint(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""``SafeCheckpointHook``: whole checkpoints or none, the old one removed after the new one is there."""
+"""``SafeCheckpointHook``: writes checkpoints atomically and removes an old one only after the new one is written."""
 from pathlib import Path
 from typing import Dict, Optional
 
@@ -7,7 +7,8 @@ from mmengine.hooks import CheckpointHook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from ...registry import HOOKS
-from ...weights.checkpoint_files import INTERRUPTED, hash_file, remove_leftovers, write_whole
+from ...weights.checkpoint_files import INTERRUPTED, hash_file
+from ...weights.writing import remove_leftovers, write_whole
 from .state import has_loaded, is_resumed
 
 ATOMIC = dict(backend='mimhd_mm.atomic')
@@ -18,13 +19,13 @@ class SafeCheckpointHook(CheckpointHook):
     """mmengine's ``CheckpointHook`` for a run that may be killed at any moment; arguments are the parent's.
 
     - Local files are written through :class:`~mimhd_mm.weights.checkpoint_files.AtomicBackend`, with a hash beside
-      each. Where ``backend_args``, ``file_client_args`` or a remote ``out_dir`` are given, theirs is the backend.
-    - With ``max_keep_ckpts`` the parent removes a checkpoint before it writes the next; here it comes after, so at
-      every moment there are as many whole ones as are to be kept. Room is needed for one more.
-    - ``last_checkpoint`` is replaced in one go, when the checkpoint it names is there.
-    - A run that was killed between a checkpoint and the evaluation that follows it makes up for that evaluation when
-      it is resumed; ``last_evaluation`` in the work dir says after how many iterations the last one ended.
-    - The checkpoint of an interrupted run (``interrupted_iter_N.pth``) is removed when the next regular one is there.
+      each. If ``backend_args``, ``file_client_args`` or a remote ``out_dir`` is given, that backend is used.
+    - With ``max_keep_ckpts`` the parent removes a checkpoint before it writes the next one. Here it is removed
+      afterwards, so there are never fewer whole checkpoints than that. This needs space for one more.
+    - ``last_checkpoint`` is replaced atomically, after the checkpoint that it names.
+    - If a run was killed between a checkpoint and the evaluation that follows it, the resumed run makes that evaluation
+      first. ``last_evaluation`` in the work dir holds the iteration of the last finished evaluation.
+    - The checkpoint of an interrupted run (``interrupted_iter_N.pth``) is removed after the next regular one.
 
     Raises:
         UserInputError: If the disk is full.
@@ -38,26 +39,26 @@ class SafeCheckpointHook(CheckpointHook):
             self.backend_args = dict(ATOMIC)
 
     def before_train(self, runner: Runner) -> None:
-        """Clear away what a killed run left half-written; evaluate if it was killed before it did."""
+        """Remove partly written files of a killed run; make an evaluation that it missed."""
         super().before_train(runner)
         if is_main_process():
             for folder in {Path(runner.work_dir), Path(self.out_dir)}:
                 names = remove_leftovers(folder) if folder.is_dir() else []
                 if names:
-                    runner.logger.info(f'Removed what a killed run left half-written: {", ".join(names)}.')
+                    runner.logger.info(f'Removed partly written files of a killed run: {", ".join(names)}.')
         if not (is_resumed(runner) and has_loaded(runner)):
-            if is_main_process():  # another run's, in the same folder
+            if is_main_process():  # left by another run in the same folder
                 _evaluation_note(runner).unlink(missing_ok=True)
             return
         self.last_ckpt = str(runner._load_from) if runner._load_from else None
         missing = [evaluation_is_missing(runner)]
-        broadcast_object_list(missing)  # the first process reads the note that it wrote
+        broadcast_object_list(missing)  # only the first process can read the note
         if missing[0]:
-            runner.logger.info('There is no note that this evaluation ended, so it is made now.')
+            runner.logger.info('The evaluation after this checkpoint did not finish, so it is made now.')
             runner.val_loop.run()
 
     def after_val_epoch(self, runner: Runner, metrics: Dict[str, float]) -> None:
-        """Keep the best checkpoint, and then note that the evaluation is done."""
+        """Keep the best checkpoint, then record that the evaluation is finished."""
         super().after_val_epoch(runner, metrics)
         if is_main_process():
             write_whole(_evaluation_note(runner), str(runner.iter).encode())
@@ -117,7 +118,7 @@ def _evaluation_note(runner: Runner) -> Path:
 
 
 def evaluation_is_missing(runner: Runner) -> bool:
-    """Whether the iteration that a run is resumed at is to be followed by an evaluation that has not been done."""
+    """Whether an evaluation was due at the iteration of the checkpoint and did not finish."""
     loop = runner.train_loop
     if runner.val_loop is None or getattr(loop, 'first_batch', 0):
         return False

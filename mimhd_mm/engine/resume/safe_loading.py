@@ -1,4 +1,4 @@
-"""Checkpoint loaders for mmengine under which ``--resume``, ``load_from`` and ``init_cfg`` execute nothing in a file.
+"""Safe loaders for mmengine: ``--resume``, ``load_from`` and ``init_cfg`` never execute code from a file.
 
 mmengine's own loaders try ``weights_only=True`` (or, before 0.10.12 and from URLs, do not) and unpickle whatever is in
 the file when that fails. :func:`safe_loading` puts the loaders of this module in their places for as long as it lasts:
@@ -15,21 +15,21 @@ from mmengine.dist import barrier, get_rank
 from mmengine.runner import CheckpointLoader
 
 from ...errors import UserInputError
-from ...models.mae_files import read_content
+from ...weights.reading import read_content
 
 OTHERS = ('modelzoo://', 'torchvision://', 'open-mmlab://', 'openmmlab://', 'mmcls://', 'pavi://', r'(\S+\:)?s3://',
           r'(\S+\:)?petrel://')
 
 
 def load_from_local(filename: str, map_location: Any = None) -> dict:
-    """All that a ``.pth`` or ``.safetensors`` file holds, where it is tensors and plain values.
+    """Load a ``.pth`` or ``.safetensors`` file of tensors and plain values.
 
     Args:
         filename (str): A path.
         map_location: As in ``torch.load``.
 
     Raises:
-        UserInputError: If it is missing, damaged, no state dict, or holds more; nothing in it is executed.
+        UserInputError: If it is missing, damaged, no state dict, or holds other objects; no code in it is executed.
     """
     content = read_content(Path(filename).expanduser(), map_location)
     if not isinstance(content, dict):
@@ -38,23 +38,23 @@ def load_from_local(filename: str, map_location: Any = None) -> dict:
 
 
 def load_from_http(filename: str, map_location: Any = None, model_dir: Optional[str] = None) -> dict:
-    """Download a file where it is not there yet, then load it as :func:`load_from_local` does.
+    """Download a file unless it is there already, then load it with :func:`load_from_local`.
 
     Args:
         filename (str): A URL.
         map_location: As in ``torch.load``.
-        model_dir (str, optional): Where it goes. Defaults to None: ``checkpoints`` of ``torch.hub``'s folder, as
-            mmengine has it.
+        model_dir (str, optional): Folder for the download. Defaults to None: ``checkpoints`` in ``torch.hub``'s folder,
+            as in mmengine.
 
     Raises:
         UserInputError: If the URL names no file, or for what :func:`load_from_local` refuses.
     """
-    name = Path(unquote(urlparse(filename).path)).name  # no folder of the URL's choice
+    name = Path(unquote(urlparse(filename).path)).name  # the URL cannot choose the folder
     if not name:
         raise UserInputError(f'The URL {filename!r} names no file; give that of a checkpoint.')
     path = Path(model_dir or Path(torch.hub.get_dir(), 'checkpoints'), name)
     if get_rank() != 0:
-        barrier()  # the first process downloads, and others where its disk is not theirs
+        barrier()  # the first process downloads; others only if they do not share its disk
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(filename, str(path), progress=False)
@@ -64,7 +64,7 @@ def load_from_http(filename: str, map_location: Any = None, model_dir: Optional[
 
 
 def load_from_elsewhere(filename: str, map_location: Any = None) -> dict:
-    """Refuse what mmengine would load by unpickling.
+    """Refuse sources that mmengine loads by unpickling.
 
     Raises:
         UserInputError: Always.

@@ -1,9 +1,9 @@
-"""Whether a run goes on from a checkpoint, which mmengine's Runner tells under private names only."""
+"""Whether a run continues from a checkpoint; mmengine's Runner keeps this under private names."""
 from mmengine.runner import Runner
 
 
 def is_resumed(runner: Runner) -> bool:
-    """Whether the run goes on from a checkpoint, or is about to, instead of only starting from its weights."""
+    """Whether the run resumes a checkpoint, or is about to, rather than only starting from its weights."""
     return runner._resume
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...registry import MODELS
-from .relation_vit import project_qkv
+from ..attention import project_qkv
 
 
 class RelPosAttention(MultiheadAttention):

@@ -6,7 +6,7 @@ queue is never waited for. Images are grey levels, 0 to 255, as uint8 or float32
 ``LoadImageFromFile`` gives them and ``ColorJitter`` expects them.
 """
 import math
-from typing import Optional, Sequence, Tuple
+from typing import Sequence, Tuple
 
 import torch
 from torch import Tensor

@@ -1,5 +1,5 @@
 """``DualViewMAEDecoder``: the teacher's decoder on two complementary views of the student's tokens (eqs. 8-9)."""
-from typing import Any, Optional, Tuple
+from typing import Optional, Tuple
 
 import torch
 from einops import rearrange
@@ -7,11 +7,12 @@ from mmpretrain.models.necks import MAEPretrainDecoder
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...errors import UserInputError
 from ...registry import MODELS
-from ..backbones.relation_vit import finish_block, split_heads
+from ...weights.fitting import load_exactly
+from ...weights.reading import Tensors
+from ..attention import finish_block, split_heads
 from ..checkpointing import keep_out_of_checkpoints
-from ..mae_files import Tensors, load_verified, resize_positions, sincos_positions
+from ..positions import resize_positions, sincos_positions
 from ..relation import QKV, with_cls
 from ..views import asked_patches, check_views, count_asked, hide, put_back, take
 
@@ -21,7 +22,8 @@ class DualViewMAEDecoder(MAEPretrainDecoder):
     """Reconstructs each view's hidden patches from the tokens that the view shows.
 
     Both views run as one batch of 2 B. The student saw the whole image; its output tokens are what is hidden. The
-    decoder is the teacher's, and a linear layer in front maps the student's width to the teacher's where they differ.
+    decoder is the teacher's. A linear layer in front, the connector, maps the student's width to that of the teacher's
+    encoder where they differ (our choice).
 
     What several images or views share is computed once: the connector and ``decoder_embed`` are one layer, a token
     enters the first block's q, k, v projection once for both views, and hidden places, the same in every image, once a
@@ -35,9 +37,6 @@ class DualViewMAEDecoder(MAEPretrainDecoder):
         mask_ratio (float): Share of the patches that view 1 hides; view 2 hides the rest. Defaults to 0.5 (paper).
         frozen (bool): Keep the teacher's decoder as it is. Gradients pass through it to the student all the same;
             the connector and the mask token learn. Defaults to True (our choice; the paper says "reused").
-        connector (str): ``'linear'``, student width to the teacher's encoder width, then the teacher's own
-            ``decoder_embed`` (nothing where the widths agree); or ``'direct'``, one new layer from the student's
-            width to the decoder's in place of ``decoder_embed``. Defaults to ``'linear'`` (our choice).
         embed_dim (int): Width of the teacher's encoder. Defaults to 1024, ViT-L.
         **kwargs: Arguments of ``MAEPretrainDecoder``: ``decoder_embed_dim``, ``decoder_depth``, ...
 
@@ -45,27 +44,18 @@ class DualViewMAEDecoder(MAEPretrainDecoder):
         UserInputError: If a value is out of its range.
     """
 
-    decoder_embed: Any
     connector: nn.Module
-    CONNECTORS = ('linear', 'direct')
     LEARNED = ('connector.', 'mask_token')  # also where the decoder is frozen
 
     def __init__(self, student_dims: int, patch_grid: Tuple[int, int] = (14, 14), *, num_views: int = 2,
-                 mask_ratio: float = 0.5, frozen: bool = True, connector: str = 'linear', embed_dim: int = 1024,
-                 **kwargs) -> None:
+                 mask_ratio: float = 0.5, frozen: bool = True, embed_dim: int = 1024, **kwargs) -> None:
         check_views(num_views, mask_ratio)
-        if connector not in self.CONNECTORS:
-            raise UserInputError(f'Unknown connector {connector!r}; choose from {", ".join(self.CONNECTORS)}.')
         super().__init__(num_patches=patch_grid[0] * patch_grid[1], embed_dim=embed_dim, **kwargs)
         self.patch_grid = (patch_grid[0], patch_grid[1])
         self.num_views = num_views
         self.mask_ratio = mask_ratio
         self.frozen = frozen
-        if connector == 'direct':
-            self.connector = nn.Linear(student_dims, self.decoder_embed.out_features)
-            self.decoder_embed = nn.Identity()
-        else:
-            self.connector = nn.Identity() if student_dims == embed_dim else nn.Linear(student_dims, embed_dim)
+        self.connector = nn.Identity() if student_dims == embed_dim else nn.Linear(student_dims, embed_dim)
         if frozen:
             for name, parameter in self.named_parameters():
                 parameter.requires_grad = name.startswith(self.LEARNED)
@@ -93,7 +83,7 @@ class DualViewMAEDecoder(MAEPretrainDecoder):
             if name != 'connector':
                 own.add_module(name, module)
         own.mask_token, own.decoder_pos_embed = self.mask_token, self.decoder_pos_embed
-        load_verified(own, tensors, path)
+        load_exactly(own, tensors, path, 'check the sizes in model.neck')
 
     def forward(self, tokens: Tensor, masks: Tensor, grid: Optional[Tuple[int, int]] = None, *,
                 seen: Optional[Tensor] = None) -> Tensor:
@@ -146,8 +136,8 @@ class DualViewMAEDecoder(MAEPretrainDecoder):
         Two linear layers in a row are one, whose weight is their product: a product a step rather than one more layer a
         token. It is taken in float32, so that autocast rounds no more than it would.
         """
-        if isinstance(self.connector, nn.Identity) or isinstance(self.decoder_embed, nn.Identity):
-            return self.decoder_embed(self.connector(tokens))
+        if isinstance(self.connector, nn.Identity):
+            return self.decoder_embed(tokens)
         first, second = self.connector, self.decoder_embed
         with torch.autocast(tokens.device.type, enabled=False):
             weight = second.weight @ first.weight  # (C, D)

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from ...errors import UserInputError
 from ...registry import MODELS
+from ...weights.mae_files import MAEFile
 from ..heads import MAEPixelHead
-from ..mae_files import MAEFile
 from ..relation import QKV
 from ..views import Views, draw_images, draw_views, merge, spread_views
 from .relation_distiller import RelationDistiller, build_networks

@@ -35,8 +35,8 @@ class MultiStudent(BaseModel):
             without ``target_generator`` and ``data_preprocessor``.
         target_generator (dict): The teacher, a ``MAETeacher``, of all of them.
         data_preprocessor (dict, optional): As of ``BaseSelfSupervisor``. Defaults to None.
-        token_fraction (float): Share of the patches that all students see, as of ``RelationDistiller``; the same
-            patches for all of them, those that the first student's run would see. Defaults to 1.0, all patches.
+        token_fraction (float): Share of the patches that the students see, as of ``RelationDistiller``; all of them see
+            the same patches. Defaults to 1.0, all patches.
 
     Raises:
         UserInputError: If there is no student, a name cannot be used, or a student is of another kind, brings a teacher
@@ -101,7 +101,7 @@ class MultiStudent(BaseModel):
             problem = root_cause(error)
             if not isinstance(problem, UserInputError):
                 raise
-        raise UserInputError(f'Student {name!r}: {problem}')  # out here, for it has no cause: it is the whole sentence
+        raise UserInputError(f'Student {name!r}: {problem}')  # outside `except`, so that it has no cause
 
     def init_weights(self) -> None:
         """Initialise the students, then load the teacher once, last, so that nothing writes over it."""

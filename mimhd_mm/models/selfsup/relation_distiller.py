@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ...errors import UserInputError
 from ...registry import MODELS
-from ..mae_files import MAEFile
+from ...weights.mae_files import MAEFile
 from ..relation import QKV
 from ..views import check_fraction, draw_seen
 from .relation_block import RelationBlock

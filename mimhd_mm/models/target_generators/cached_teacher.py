@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ...errors import UserInputError
 from ...registry import MODELS
+from ...weights.mae_files import MAEFile, read_mae_file
 from ..backbones import RelationViT
-from ..mae_files import MAEFile, read_mae_file
 from ..relation import QKV
 from .mae_teacher import MAETeacher
 from .teacher_cache import TOOL, TeacherCache

@@ -1,6 +1,6 @@
 """``MAETeacher``: a frozen masked autoencoder's encoder, up to the q, k, v of one block."""
 from contextlib import AbstractContextManager, nullcontext
-from typing import ContextManager, List, Optional, Tuple, Union
+from typing import List, Optional, Tuple, Union
 
 import torch
 from mmengine.logging import print_log
@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from ...errors import UserInputError
 from ...registry import MODELS
+from ...weights.fitting import load_exactly
+from ...weights.mae_files import MAEFile, read_mae_file
 from ..backbones import RelationViT
 from ..checkpointing import keep_out_of_checkpoints
-from ..mae_files import MAEFile, load_verified, read_mae_file, resize_positions
+from ..positions import resize_positions
 from ..relation import QKV
 
 
@@ -26,7 +28,7 @@ class MAETeacher(BaseModule):
     interpolated where the file's grid is another.
 
     Args:
-        checkpoint (str): Path of an MAE file; see :func:`mimhd_mm.models.mae_files.read_mae_file` for the layouts.
+        checkpoint (str): Path of an MAE file; see :func:`mimhd_mm.weights.mae_files.read_mae_file` for the layouts.
         arch (str | dict): Architecture of the file's encoder. Defaults to ``'large'`` (paper).
         img_size (int | tuple): Pixels. Defaults to 224.
         patch_size (int): Pixels. Defaults to 16.
@@ -139,7 +141,7 @@ class MAETeacher(BaseModule):
                                  f'with {self.patch_size}; set model.target_generator.patch_size.')
         tensors = dict(file.encoder)
         tensors['pos_embed'] = resize_positions(tensors['pos_embed'], self.encoder.patch_resolution)
-        load_verified(self.encoder, tensors, file.path)
+        load_exactly(self.encoder, tensors, file.path, 'check `arch`, `img_size` and `patch_size`', part=True)
         self.sha256 = file.sha256
         print_log(f'Teacher: {file.path} ({file.source} layout, sha256 {file.sha256[:12]}), blocks 1 to '
                   f'{self.block} of {file.num_layers}.', logger='current')

@@ -1,4 +1,4 @@
-"""In which settings configs differ, key by key."""
+"""List the settings in which configs differ, key by key."""
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 

@@ -1,7 +1,7 @@
 """What all plotly figures of the report share.
 
-Colours are the page's business, because they depend on whether it is shown light or dark: a trace says in ``meta``
-whose it is, and ``report.js`` colours it.
+The page sets colours, because they depend on its light or dark theme: a trace names its run in ``meta``, and
+``report.js`` colours it.
 """
 import html
 import json
@@ -39,7 +39,7 @@ class Figure:
 
 
 def check_installed() -> None:
-    """See that plotly is there.
+    """Check that plotly is installed.
 
     Raises:
         UserInputError: If it is not.

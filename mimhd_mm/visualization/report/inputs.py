@@ -1,4 +1,4 @@
-"""What a report is asked for: work dirs, names, tables, the file to write; checked before anything long is done."""
+"""Check the arguments of a report (work dirs, names, tables, the file to write) before long work."""
 import os
 import re
 from pathlib import Path
@@ -6,16 +6,16 @@ from typing import List, Sequence, Tuple
 
 from ...errors import UserInputError
 from .runs import is_run
-from .tables import Table, find_tables
+from .tables import ReportTable, find_tables
 
 MAX_NAME = 40  # characters of a run's name, beyond which it is shortened
 
 
 def check_target(target: Path, overwrite: bool) -> None:
-    """See that the page can be written, before anything is read.
+    """Check that the page can be written, before anything is read.
 
     Raises:
-        UserInputError: If not.
+        UserInputError: If it cannot.
     """
     if target.is_dir() or (target.exists() and not overwrite):
         raise UserInputError(f'{str(target)!r} exists already and is left as it is; name another file with -o'
@@ -25,7 +25,7 @@ def check_target(target: Path, overwrite: bool) -> None:
                              f'be made in; name a file in one with -o.')
 
 
-def resolve(work_dirs: Sequence[str]) -> Tuple[List[Path], List[Table]]:
+def resolve(work_dirs: Sequence[str]) -> Tuple[List[Path], List[ReportTable]]:
     """The runs of the given folders and the tables that lie in them.
 
     Raises:

@@ -1,4 +1,4 @@
-"""From work dirs to one HTML file that needs nothing beside it."""
+"""Write one self-contained HTML file about work dirs."""
 import base64
 import hashlib
 import io
@@ -20,7 +20,7 @@ from .figures import Figure, check_installed, plotly_source, thin, to_json
 from .inputs import check_names, check_target, name_folders, resolve
 from .routing_figures import routings
 from .runs import Run, read_run
-from .tables import Table, read_tables
+from .tables import ReportTable, read_tables
 
 HERE = Path(__file__).parent
 QUALITY = 90  # of WebP: letters stay sharp; our choice
@@ -70,7 +70,7 @@ def write_report(work_dirs: Sequence[str], out: str, names: Optional[Sequence[st
     return len(runs), write_text(target, text)
 
 
-def render(runs: List[Run], tables: List[Table], max_pictures: int) -> str:
+def render(runs: List[Run], tables: List[ReportTable], max_pictures: int) -> str:
     """The page."""
     groups = {title: [figure_of(runs, key) for key in keys] for title, keys in group_keys(runs).items()}
     routing = routings(runs)
@@ -187,10 +187,10 @@ def sha256(script: str) -> str:
 
 
 def write_text(target: Path, text: str) -> int:
-    """Write a file that is there whole or not at all; returns its bytes.
+    """Write a file atomically; return its size in bytes.
 
     Raises:
-        UserInputError: If the system does not let it.
+        UserInputError: If it cannot be written.
     """
     content = text.encode()
     temporary = target.with_name(f'{target.name}.{os.getpid()}.tmp')

@@ -1,4 +1,4 @@
-"""Which teacher heads taught which student head: heat maps at one time, and through time."""
+"""Heat maps of the head weights, at one time and over training."""
 import math
 from dataclasses import dataclass
 from typing import Dict, List, Optional, Tuple
@@ -36,8 +36,7 @@ class Routing:
 def routings(runs: List[Run]) -> List[Routing]:
     """Heat maps of every run, pair and student that has readings, at one time and through time.
 
-    With the default matcher the sums over student heads are even by construction, so it is the single shares that
-    tell what changes.
+    With balanced weights the sums over student heads are equal by construction, so only single weights show changes.
     """
     series: Dict[tuple, List[dict]] = {}
     for number, run in enumerate(runs):

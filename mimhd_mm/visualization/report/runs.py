@@ -1,4 +1,4 @@
-"""What a run has left in its work dir, joined over the times that it was resumed."""
+"""Read the files of a run from its work dir, joined over its resumed parts."""
 import json
 import math
 import pickle
@@ -27,7 +27,7 @@ LEFT_OUT_SETTINGS = ('PyTorch compiling details', )
 
 
 @dataclass
-class Curve:
+class RunCurve:
     """One number through training.
 
     Attributes:
@@ -50,7 +50,7 @@ class Run:
         starts (list[Path]): Its time-stamped folders: the last new start, and each time that was resumed.
         replaced (int): Time-stamped folders of earlier starts that the last new one put an end to.
         config (Config, optional): As dumped at the last start; None where it cannot be read.
-        curves (dict): Key of the log -> :class:`Curve`.
+        curves (dict): Key of the log -> :class:`RunCurve`.
         weights (list[dict]): Readings of ``HeadRoutingHook``, by iteration.
         pictures (dict): Kind, student -> iteration -> PNG file; iteration None is a file of a tool, student '' the one.
         environment (dict): What the log says of the machine, and the checkpoint of the commit.
@@ -62,7 +62,7 @@ class Run:
     starts: List[Path]
     replaced: int
     config: Optional[Config]
-    curves: Dict[str, Curve] = field(default_factory=dict)
+    curves: Dict[str, RunCurve] = field(default_factory=dict)
     weights: List[dict] = field(default_factory=list)
     pictures: Dict[Tuple[str, str], Dict[Optional[int], Path]] = field(default_factory=dict)
     environment: Dict[str, str] = field(default_factory=dict)
@@ -101,7 +101,7 @@ def read_run(folder: Path, name: str) -> Run:
     for start in run.starts:
         for key, curve in read_curves(lines[start], configs[start]).items():
             run.curves[key] = curve if key not in run.curves else \
-                Curve(curve.axis, curve.group, join(run.curves[key].points, curve.points))
+                RunCurve(curve.axis, curve.group, join(run.curves[key].points, curve.points))
         for key, readings in read_weights(start / 'vis_data' / 'head_weights.json').items():
             weights[key] = join(weights.get(key, {}), readings)
         for key, files in read_pictures(start / 'vis_data' / 'vis_image').items():
@@ -125,7 +125,7 @@ def join(old: dict, new: dict) -> dict:
 
 
 def json_lines(file: Path) -> List[dict]:
-    """The objects of a file with one a line; a line that was cut short with the process is left out."""
+    """The objects of a file with one a line; incomplete lines are left out."""
     entries = []
     for line in file.read_text(errors='replace').splitlines():
         try:
@@ -138,7 +138,7 @@ def json_lines(file: Path) -> List[dict]:
 
 
 def read_dumped(file: Path) -> Optional[Config]:
-    """A config as mmengine dumped it, without importing what it names; None where that fails."""
+    """Read a config that mmengine dumped, without importing its modules; None if that fails."""
     try:
         return Config.fromfile(file, import_custom_modules=False)
     except Exception:  # a config is a program, and may fail as any program may
@@ -146,18 +146,18 @@ def read_dumped(file: Path) -> Optional[Config]:
 
 
 def was_resumed(config: Optional[Config]) -> bool:
-    """Whether a start went on with what was there; one whose config is lost is taken to have."""
+    """Whether a start resumed the run; assumed if its config is missing."""
     return config is None or bool(config.get('resume'))
 
 
-def read_curves(lines: List[dict], config: Optional[Config]) -> Dict[str, Curve]:
+def read_curves(lines: List[dict], config: Optional[Config]) -> Dict[str, RunCurve]:
     """Key -> curve of one start.
 
     Training lines say their iteration. The probe counts in epochs, validation in what the config's logger is told to.
     """
     logger = ((config or {}).get('default_hooks') or {}).get('logger') or {}
     by_epoch = logger.get('log_metric_by_epoch', True)
-    curves: Dict[str, Curve] = {}
+    curves: Dict[str, RunCurve] = {}
     for line in lines:
         step = line.get('step')
         if not isinstance(step, int):
@@ -169,7 +169,7 @@ def read_curves(lines: List[dict], config: Optional[Config]) -> Dict[str, Curve]
             if group == 'validation' and key in ('time', 'data_time'):
                 continue
             axis = 'iteration' if group == 'train' or (group == 'validation' and not by_epoch) else 'epoch'
-            curve = curves.setdefault(key, Curve(axis, group))
+            curve = curves.setdefault(key, RunCurve(axis, group))
             curve.points[step] = float(value) if math.isfinite(value) else None
     return curves
 

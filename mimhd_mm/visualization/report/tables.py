@@ -1,4 +1,4 @@
-"""Downstream numbers: what tools/evaluate_student.py and lab/tables/run_table.py have written as JSON."""
+"""Read downstream numbers that tools/evaluate_student.py and lab/tables/run_table.py wrote as JSON."""
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ class Cell:
 
 
 @dataclass
-class Table:
+class ReportTable:
     """A table as it is printed; the first cell of a row is its heading.
 
     Attributes:
@@ -33,13 +33,13 @@ class Table:
     notes: Dict[str, str] = field(default_factory=dict)
 
 
-def find_tables(folder: Path) -> List[Table]:
+def find_tables(folder: Path) -> List[ReportTable]:
     """Tables in a work dir and in the folders right below it."""
     files = sorted({*folder.glob('*.json'), *folder.glob('*/table.json')})
     return [table for table in map(parse_table, files) if table is not None]
 
 
-def read_tables(path: Path) -> List[Table]:
+def read_tables(path: Path) -> List[ReportTable]:
     """The table of a file, or those of a folder.
 
     Raises:
@@ -52,7 +52,7 @@ def read_tables(path: Path) -> List[Table]:
     return found
 
 
-def parse_table(file: Path) -> Optional[Table]:
+def parse_table(file: Path) -> Optional[ReportTable]:
     """A JSON file as a table, None where it is something else."""
     try:
         content = json.loads(file.read_text())
@@ -65,17 +65,17 @@ def parse_table(file: Path) -> Optional[Table]:
         return None
 
 
-def student_table(rows: List[dict], results: List[dict], about: Dict[str, str], file: Path) -> Table:
+def student_table(rows: List[dict], results: List[dict], about: Dict[str, str], file: Path) -> ReportTable:
     """Of tools/evaluate_student.py."""
     shorten = {(result['student'], result['task']): result.get('shorten', 1.) for result in results}
     tasks = [task for task in COLUMNS if any(row.get(task) is not None for row in rows)]
     body = [[Cell(row['student']),
              *(number(row.get(task), shorten.get((row['student'], task), 1.), task) for task in tasks),
              Cell(row['file'] or 'random weights')] for row in rows]
-    return Table('Students', str(file), ['student', *(COLUMNS[task] for task in tasks), 'file'], body, about)
+    return ReportTable('Students', str(file), ['student', *(COLUMNS[task] for task in tasks), 'file'], body, about)
 
 
-def paper_table(content: dict, rows: List[dict], about: Dict[str, str], file: Path) -> Table:
+def paper_table(content: dict, rows: List[dict], about: Dict[str, str], file: Path) -> ReportTable:
     """Of lab/tables/run_table.py."""
     tasks = [task for task in COLUMNS if any(row['metrics'].get(task) for row in rows)] or list(COLUMNS)[:1]
     paper = [key for key in PAPER if any(key in row.get('paper', {}) for row in rows)]
@@ -88,7 +88,7 @@ def paper_table(content: dict, rows: List[dict], about: Dict[str, str], file: Pa
         body.append([Cell(row['name']), *cells])
     title = content['title'] + (' (miniature)' if content.get('mini') else '')
     header = ['row', *(COLUMNS[task] for task in tasks), *(PAPER[key] for key in paper)]
-    return Table(title, str(file), header, body, about)
+    return ReportTable(title, str(file), header, body, about)
 
 
 def number(value: Optional[float], shorten: float = 1., task: str = '') -> Cell:

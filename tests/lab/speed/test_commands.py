@@ -27,6 +27,7 @@ def test_step_time_prints_a_table_and_writes_json(tmp_path, capsys):
         f'error: {str(out)!r} is there already; give another name or remove it.')
 
 
+@pytest.mark.slow
 def test_step_time_of_students(tmp_path, capsys):
     call(STEP, '--students', 'micro', *MICRO[2:], '--img-size', 32, '--out', tmp_path / 'students.json')
     printed = capsys.readouterr().out
@@ -43,6 +44,7 @@ def test_step_time_waits_for_images(image_folder, capsys):
     assert float(row[[name.strip() for name in header].index('data')]) > 0
 
 
+@pytest.mark.slow
 def test_sweep_draws_a_plot(tmp_path, capsys):
     plot, out = tmp_path / 'growth.png', tmp_path / 'growth.json'
     call(STEP, *MICRO, '--img-size', 32, '--variants', 'tinymim', '--sweep', 'batch', '--values', 1, 2, '--plot', plot,

@@ -13,7 +13,7 @@ from lab.tables.evaluation import evaluation_folder, evaluation_options, student
 from lab.tables.plan import TableOptions, plan_row
 from lab.tables.readme import BEGIN, END, generated_part, write_readme
 from lab.tables.report import summary, write_report
-from lab.tables.rows import Row, Table, read_tables, tables_file
+from lab.tables.rows import PaperRow, PaperTable, read_tables, tables_file
 from lab.tables.runs import last_figures, locked
 from mimhd_mm.errors import UserInputError
 from mimhd_mm.weights.checkpoint_files import newest_checkpoint
@@ -55,7 +55,7 @@ def test_every_row_can_be_planned(row, kind, tmp_path, monkeypatch):
 
 def test_equal_runs_share_a_folder_and_others_do_not(tmp_path):
     def folder(options=None, row_options=None, seed=0, **kwargs):
-        row = Row(1, 'row', dict(mini=dict(config=MINI, options=row_options or {})))
+        row = PaperRow(1, 'row', dict(mini=dict(config=MINI, options=row_options or {})))
         return plan_row(row, TableOptions(mini=True, seeds=seed + 1, work_dir=str(tmp_path), **kwargs))[seed].folder
 
     assert folder() == folder()
@@ -73,7 +73,7 @@ def test_equal_runs_share_a_folder_and_others_do_not(tmp_path):
 
 
 def test_the_written_config(tmp_path, data):
-    row = Row(1, 'row', dict(mini=dict(config=MINI, options={'model.head.loss.criterion': 'L2'})))
+    row = PaperRow(1, 'row', dict(mini=dict(config=MINI, options={'model.head.loss.criterion': 'L2'})))
     run = plan_row(row, TableOptions(mini=True, seeds=3, shorten=.4, pretrain_root=str(data), teacher='mae.pth',
                                      work_dir=str(tmp_path)))[2]
     (tmp_path / 'config.py').write_text(run.text)
@@ -92,10 +92,10 @@ def test_mean_and_deviation_by_hand(tmp_path, data):
     assert summary([10., 12., 17.]) == dict(mean=13., std=pytest.approx(13 ** .5), n=3)
     assert summary([5.]) == dict(mean=5., std=None, n=1) and summary([]) is None
 
-    rows = [Row(1, 'three seeds', dict(mini=dict(config=MINI), full=dict(config=MINI)), dict(mIoU=41.)),
-            Row(2, 'one seed', dict(mini=dict(config=MINI, options={'model.rec_weight': 0}))),
-            Row(3, 'none', dict(mini=dict(config=MINI, options={'model.rec_weight': 2})))]
-    table = Table('some', 'Some table', rows)
+    rows = [PaperRow(1, 'three seeds', dict(mini=dict(config=MINI), full=dict(config=MINI)), dict(mIoU=41.)),
+            PaperRow(2, 'one seed', dict(mini=dict(config=MINI, options={'model.rec_weight': 0}))),
+            PaperRow(3, 'none', dict(mini=dict(config=MINI, options={'model.rec_weight': 2})))]
+    table = PaperTable('some', 'Some table', rows)
     options = TableOptions(mini=True, seeds=3, pretrain_root=str(data), work_dir=str(tmp_path), tasks=('knn', ))
     plans = {row.number: plan_row(row, options) for row in rows}
     for run, score, entropy in [*zip(plans[1], (10., 12., 17.), (.2, .4, .9)), (plans[2][1], 8.5, .25)]:
@@ -154,7 +154,7 @@ def test_two_calls_do_not_train_in_one_folder(tmp_path):
 
 def test_readme_is_what_is_generated():
     text = (CONFIGS / 'README.md').read_text(encoding='utf-8')
-    part = text[text.index(BEGIN) + len(BEGIN) + 1:text.index(END)]
+    part = text[text.index(BEGIN) + len(BEGIN):text.index(END)].strip()
     assert part == generated_part(CONFIGS, TABLES), 'run python -m lab.tables.run_table --readme'
     for row in (row for table in TABLES.values() for row in table.rows):
         assert f'| {row.number} | {row.name} |' in part

@@ -131,6 +131,7 @@ def scalars(runner: Runner) -> list:
     return [line for line in map(json.loads, lines) if any(key.startswith('knn/') for key in line)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('algorithm', ['mae', 'mimhd'])
 def test_training_is_the_same_with_and_without(tmp_path, folders, teacher_file, algorithm):
     model = mae() if algorithm == 'mae' else mimhd(teacher_file)
@@ -214,6 +215,7 @@ def test_rebuilt_untrained_student_is_the_one_the_run_began_with(tmp_path, folde
         assert torch.equal(value, start.state[key]), key
 
 
+@pytest.mark.slow
 def test_a_resumed_run_reports_the_same_references(tmp_path, folders, teacher_file):
     first, _ = run(tmp_path / 'run', mimhd(teacher_file), folders, [probe(folders)], epochs=2)
     second, _ = run(tmp_path / 'run', mimhd(teacher_file), folders, [probe(folders)], epochs=3, resume=True)

@@ -81,6 +81,7 @@ def drawn(tmp_path_factory, teacher_file, image_folder):
     return train(tmp_path_factory.mktemp('drawn'), model, image_folder, ALL)
 
 
+@pytest.mark.slow
 def test_training_is_the_same_with_and_without(drawn, tmp_path, teacher_file, image_folder):
     model = mimhd_cfg(teacher_file, backbone=dict(drop_path_rate=0.1))
     plain, without = train(tmp_path, model, image_folder, [])
@@ -91,6 +92,7 @@ def test_training_is_the_same_with_and_without(drawn, tmp_path, teacher_file, im
     assert not pictures_of(plain)
 
 
+@pytest.mark.slow
 def test_what_a_run_leaves_on_disk(drawn):
     runner, _ = drawn
     assert pictures_of(runner) == sorted(
@@ -130,6 +132,7 @@ def test_the_teachers_own_is_the_mae_of_its_file(build_mimhd, teacher_file):
     assert expected[mask].std() > 0.01 and not torch.allclose(found[~mask], expected[~mask], atol=1e-3)
 
 
+@pytest.mark.slow
 def test_tensorboard_reads_what_was_drawn(tmp_path, teacher_file, image_folder):
     accumulator = pytest.importorskip('tensorboard.backend.event_processing.event_accumulator')
     backends = [dict(type='TensorboardVisBackend')]
@@ -163,6 +166,7 @@ def test_warns_of_weights_that_teach_little(tmp_path, teacher_file, image_folder
     assert all('WARNING' in line and word in line for line in lines)
 
 
+@pytest.mark.slow
 def test_several_students_have_pictures_of_their_own(tmp_path, teacher_file, image_folder):
     tiny = mimhd_cfg(teacher_file)
     teacher = tiny.pop('target_generator')
@@ -186,7 +190,7 @@ def test_an_error_while_drawing_does_not_stop_training(tmp_path, teacher_file, i
     runner, seen = train(tmp_path / 'run', mimhd_cfg(teacher_file), image_folder, [
         dict(type='AttentionHook', images=str(folder), interval=1)], epochs=1)
     assert len(seen) == 4 and not pictures_of(runner)
-    assert 'AttentionHook drew nothing at iteration 0' in log_of(runner) and 'training goes on' in log_of(runner)
+    assert 'AttentionHook drew nothing at iteration 0' in log_of(runner) and 'training continues' in log_of(runner)
     assert f"Skipped the image '{folder / 'a.png'}'" in log_of(runner)
 
 
@@ -197,7 +201,7 @@ def test_a_teacher_that_is_gone_leaves_its_column_out(tmp_path, teacher_file, im
 
     (tmp_path / 'mae.pth').write_bytes(teacher_file.read_bytes())
     runner, _ = train(tmp_path / 'run', mimhd_cfg(tmp_path / 'mae.pth'), image_folder, [Remove(), ALL[1]], epochs=1)
-    assert log_of(runner).count("leaves the teacher's own out") == 1
+    assert log_of(runner).count("leaves the teacher's reconstruction out") == 1
     assert pictures_of(runner) == ['reconstruction_0.png', 'reconstruction_4.png']
 
 

@@ -11,7 +11,9 @@ from mmpretrain.models import VisionTransformer
 from torch import Tensor
 
 from ..errors import UserInputError
-from .mae_files import MAEFile, Tensors, _official_to_mmpretrain, _strip, read_content, sha256_of, state_dict_of
+from .fitting import compare
+from .mae_files import MAEFile, _official_to_mmpretrain, _strip
+from .reading import Tensors, read_content, sha256_of, state_dict_of
 
 EPS = 1e-6  #: of every norm in mmpretrain's VisionTransformer and in the code of MAE, CAE, DINO, MoCo v3, TinyMIM, timm
 
@@ -271,18 +273,12 @@ def _compare(file: ViTFile) -> None:
                              f'with one.')
     with torch.device('meta'):
         expected = VisionTransformer(**file.settings).state_dict()
-    missing, unknown = sorted(set(expected) - set(encoder)), sorted(set(encoder) - set(expected))
-    if missing or unknown:
-        raise UserInputError(f'{path!r} {"lacks" if missing else "has the unknown"} {(missing or unknown)[0]!r}, in '
-                             f"mmpretrain's names; the file is not whole, or not one of a plain vision transformer.")
-    for key, value in expected.items():
-        if encoder[key].shape != value.shape:
-            raise UserInputError(f'{path!r}: {key!r} is {tuple(encoder[key].shape)} but {tuple(value.shape)} in a '
-                                 f'VisionTransformer that is {file.embed_dims} wide; this network is not a plain one.')
+    compare(expected, encoder, path, "names are mmpretrain's; the file is not whole, or not one of a plain vision "
+                                     'transformer')
 
 
 def _tell_heads_and_eps(file: ViTFile, path: Path, num_heads: Optional[List[int]]) -> None:
-    """Fill in what no tensor's shape tells."""
+    """Fill in the settings that tensor shapes do not determine."""
     depth, config = file.num_layers, {}
     if file.source == 'hf':
         file.eps = None

@@ -7,7 +7,7 @@ from PIL import Image
 from mimhd_mm.datasets import TinyImageNet
 from mimhd_mm.datasets.image_part import link_part
 
-from .test_tools.commands import error_of
+from ..test_tools.commands import error_of
 
 
 @pytest.fixture(scope='module')
@@ -42,6 +42,6 @@ def test_a_part_that_is_not_there(classes, tmp_path, arguments, named):
 
 
 def test_a_part_overwrites_nothing(classes, tmp_path):
-    assert 'there already' in error_of('dataset_converters/take_part.py', classes, tmp_path)
+    assert 'exists already' in error_of('dataset_converters/take_part.py', classes, tmp_path)
     assert 'train/<class>' in error_of('dataset_converters/take_part.py', tmp_path, tmp_path / 'new')
     assert not os.listdir(tmp_path)
