@@ -98,7 +98,7 @@ def read_mae_file(path: Union[str, Path], need_decoder: bool = False) -> MAEFile
     else:
         tensors = {_official_to_mmpretrain(key): value for key, value in tensors.items()}
         found = {key.replace('decoder_norm.', 'ln1.'): value for key, value in tensors.items()
-                   if key.startswith(('decoder_', 'mask_token'))}
+                 if key.startswith(('decoder_', 'mask_token'))}
         encoder = {key: value for key, value in tensors.items()
                    if not key.startswith(('decoder_', 'mask_token') + _HEADS)}
     needed = {'cls_token', 'pos_embed', 'patch_embed.projection.weight', 'layers.0.attn.qkv.weight'}
