@@ -1,5 +1,4 @@
 """The one exception that means "the user's input is wrong, and here is what to do"."""
-from typing import Optional
 
 
 class UserInputError(ValueError):
@@ -23,7 +22,7 @@ def root_cause(error: BaseException) -> BaseException:
         UserInputError: The innermost one of the chain, or ``error`` itself where it holds none.
     """
     found = error
-    link: Optional[BaseException] = error
+    link: BaseException | None = error
     while link is not None:
         if isinstance(link, UserInputError):
             found = link

@@ -53,7 +53,7 @@ def read_config(path) -> Config:
     return copy.deepcopy(_read_config(Path(path)))
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _read_config(path: Path) -> Config:
     return Config.fromfile(path)
 

@@ -45,6 +45,7 @@ def do_run(args: argparse.Namespace) -> int:
     import torch
     from mmengine.logging import MMLogger
     from mmengine.registry import init_default_scope
+
     from .protocol import read_protocol
     from .runs import plan, run_all
     torch.set_num_threads(1)

@@ -4,8 +4,8 @@ import copy
 import fcntl
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator
 
 from mmengine.config import Config
 

@@ -2,7 +2,8 @@
 import copy
 import inspect
 import math
-from typing import Dict, NamedTuple, Optional, Sequence, Tuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from mmengine.config import Config
@@ -50,7 +51,7 @@ class Variant(NamedTuple):
     algorithm: type
     changes: dict = {}
     half_on_gpu: bool = False
-    dtype: Optional[str] = None
+    dtype: str | None = None
     optimiser: dict = {}
 
     def dtype_on(self, device: torch.device, asked: str) -> str:
@@ -95,8 +96,8 @@ def read_size(size: str, family: type) -> Config:
     return read_config(project_root() / 'configs' / 'pretrain' / name)
 
 
-def build_variant(name: str, size: str, *, img_size: Optional[int] = None, heads: Optional[int] = None,
-                  dtype: str = 'float32') -> Tuple[nn.Module, Config]:
+def build_variant(name: str, size: str, *, img_size: int | None = None, heads: int | None = None,
+                  dtype: str = 'float32') -> tuple[nn.Module, Config]:
     """Model and config of a variant, with random weights and no file read.
 
     The model's ``init_weights``, which wants a teacher's file, is not called: see
@@ -136,8 +137,8 @@ def build_variant(name: str, size: str, *, img_size: Optional[int] = None, heads
     return built.train(), cfg
 
 
-def build_students(group: str, *, img_size: Optional[int] = None, dtype: str = 'float32'
-                   ) -> Dict[str, Tuple[nn.Module, Config]]:
+def build_students(group: str, *, img_size: int | None = None, dtype: str = 'float32'
+                   ) -> dict[str, tuple[nn.Module, Config]]:
     """A ``MultiStudent``, and each of its students with a teacher of its own, with random weights and no file read.
 
     Args:
@@ -172,7 +173,7 @@ def build_students(group: str, *, img_size: Optional[int] = None, dtype: str = '
 
 def share_frozen(models: Sequence[nn.Module]) -> None:
     """Let frozen weights of the same name, shape and type be the same memory in all models: teachers are large."""
-    seen: Dict[tuple, torch.Tensor] = {}
+    seen: dict[tuple, torch.Tensor] = {}
     for model in models:
         for name, parameter in model.named_parameters():
             if not parameter.requires_grad:

@@ -2,7 +2,6 @@
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Optional, Union
 
 from ..errors import UserInputError
 from .reading import Tensors, read_tensors, sha256_of
@@ -37,7 +36,7 @@ class MAEFile:
     sha256: str
     source: str
     encoder: Tensors = field(repr=False)
-    decoder: Optional[Tensors] = field(repr=False)
+    decoder: Tensors | None = field(repr=False)
 
     @property
     def embed_dims(self) -> int:
@@ -65,17 +64,17 @@ class MAEFile:
         return self.encoder['pos_embed'].shape[1] - 1
 
     @property
-    def decoder_embed_dims(self) -> Optional[int]:
+    def decoder_embed_dims(self) -> int | None:
         """Width of the decoder."""
         return self.decoder['mask_token'].shape[-1] if self.decoder else None
 
     @property
-    def decoder_depth(self) -> Optional[int]:
+    def decoder_depth(self) -> int | None:
         """Blocks of the decoder."""
         return _count(self.decoder, 'decoder_blocks') if self.decoder else None
 
 
-def read_mae_file(path: Union[str, Path], need_decoder: bool = False) -> MAEFile:
+def read_mae_file(path: str | Path, need_decoder: bool = False) -> MAEFile:
     """Read an MAE checkpoint of any known layout without executing anything in it.
 
     Args:
@@ -107,7 +106,7 @@ def read_mae_file(path: Union[str, Path], need_decoder: bool = False) -> MAEFile
             f'{str(path)!r} is not a masked autoencoder of a known layout: no {sorted(needed - set(encoder))[0]!r} '
             f'under `backbone.` (OpenMMLab) nor its official name; its first key is {next(iter(tensors), None)!r}.')
     _refuse_unknown(encoder, _ENCODER, path)
-    decoder: Optional[Tensors] = None
+    decoder: Tensors | None = None
     if {'decoder_embed.weight', 'decoder_pred.weight'} <= set(found):  # other necks have more, such as a connector
         decoder = {key: value for key, value in found.items() if key.startswith(('decoder_', 'mask_token', 'ln1.'))}
         _refuse_unknown(decoder, _DECODER, path)

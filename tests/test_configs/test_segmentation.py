@@ -12,16 +12,20 @@ from mmengine.runner.checkpoint import load_checkpoint
 from mmpretrain.models import VisionTransformer
 from PIL import Image
 
-from mimhd_mm.datasets.segmentation_check import (check_pairs, check_segmentation_config, check_segmentation_dataset,
-                                                  list_pairs)
+from mimhd_mm.datasets.segmentation_check import (
+    check_pairs,
+    check_segmentation_config,
+    check_segmentation_dataset,
+    list_pairs,
+)
 from mimhd_mm.errors import UserInputError
 from mimhd_mm.models.backbones.rel_pos_vit import RelPosViT, resize_table
 from mimhd_mm.registry import MODELS
 from mimhd_mm.visualization.seg_panel_visualizer import GAP, LINE, side_by_side
 
 from ..conftest import SIZE, STUDENT, read_config
-from .test_finetune import heads_of
 from ..test_tools.commands import ROOT, call, error_of, load_tool
+from .test_finetune import heads_of
 
 CONFIGS = sorted((ROOT / 'configs' / 'segmentation').rglob('*.py'))
 MINI = ROOT / 'configs/segmentation/mini/mimhd-vit-micro-p8_upernet_1xb8-1k_camvid-128x128.py'

@@ -17,8 +17,15 @@ from mmengine.hooks import Hook
 from mimhd_mm.engine.hooks import INTERRUPTED_STATUS, InterruptHook
 from mimhd_mm.engine.launch import run_tool
 from mimhd_mm.errors import UserInputError
-from mimhd_mm.weights.checkpoint_files import (check_checkpoint, checkpoints_of, damage, hash_file, newest_checkpoint,
-                                               noted_hashes, write_checkpoint)
+from mimhd_mm.weights.checkpoint_files import (
+    check_checkpoint,
+    checkpoints_of,
+    damage,
+    hash_file,
+    newest_checkpoint,
+    noted_hashes,
+    write_checkpoint,
+)
 from mimhd_mm.weights.writing import remove_leftovers, write_whole
 
 from .runs import equal, settings, state_of, train

@@ -5,8 +5,9 @@ tests that are named are called, and is taken out again.
 """
 import inspect
 import textwrap
+from collections.abc import Callable, Sequence
 from types import CodeType, FunctionType
-from typing import Callable, List, NamedTuple, Sequence, Tuple
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -26,7 +27,7 @@ from . import test_token_fraction as tokens
 from . import test_views as views
 from .test_relation_distill_head import qkvs
 
-Test = Tuple[Callable, Sequence]
+Test = tuple[Callable, Sequence]
 
 
 def eq_7_in_loops() -> None:
@@ -64,7 +65,7 @@ class Mutation(NamedTuple):
     function: FunctionType
     old: str
     new: str
-    tests: List[Test]
+    tests: list[Test]
 
 
 MUTATIONS = {
@@ -171,7 +172,7 @@ def mutated(function: FunctionType, old: str, new: str) -> CodeType:
     return names[function.__name__].__code__
 
 
-def failures(tests: Sequence[Test], request) -> List[str]:
+def failures(tests: Sequence[Test], request) -> list[str]:
     """Names of the tests that fail."""
     failed = []
     for test, arguments in tests:

@@ -8,9 +8,9 @@ status is 1 for a missing annotation, a label out of range, two sizes of a pair,
 """
 import argparse
 import sys
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import Iterable
 
 from mimhd_mm.datasets.segmentation_check import SplitReport, check_pairs, list_pairs
 from mimhd_mm.engine.launch import run_tool

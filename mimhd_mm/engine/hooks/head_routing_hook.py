@@ -1,7 +1,6 @@
 """``HeadRoutingHook``: records which teacher heads teach which student head, as pictures and numbers."""
 import json
 from pathlib import Path
-from typing import Dict, Optional
 
 from mmengine.runner import Runner
 from torch import nn
@@ -52,7 +51,7 @@ class HeadRoutingHook(DrawingHook):
         self.uniform_above = uniform_above
         self.blurred_above = blurred_above
         self.collapsed_below = collapsed_below
-        self.conditions: Dict[tuple, Optional[str]] = {}  # by student and pair
+        self.conditions: dict[tuple, str | None] = {}  # by student and pair
 
     def before_train(self, runner: Runner) -> None:
         """Prepare to read after the first iteration, unless the run was resumed."""
@@ -116,6 +115,6 @@ class HeadRoutingHook(DrawingHook):
         self.conditions[key] = kind
 
 
-def figures_of(matcher: HeadMatcher) -> Dict[str, float]:
+def figures_of(matcher: HeadMatcher) -> dict[str, float]:
     """``entropy``, ``coverage``, ``spread``, ``distinct`` and ``blur`` of a matcher's last batch, rounded."""
     return {name.replace('head_', '', 1): round(float(value), 5) for name, value in matcher.diagnostics().items()}

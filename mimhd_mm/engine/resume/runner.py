@@ -1,5 +1,4 @@
 """``ResumableRunner``: mmengine's Runner, resuming at any iteration from the newest whole checkpoint."""
-from typing import Optional, Union
 
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.registry import LOOPS as MMENGINE_LOOPS
@@ -35,14 +34,14 @@ class ResumableRunner(Runner):
     """
 
     @staticmethod
-    def build_dataloader(dataloader: Union[DataLoader, dict], *args, **kwargs) -> DataLoader:
+    def build_dataloader(dataloader: DataLoader | dict, *args, **kwargs) -> DataLoader:
         """Build a loader as the parent does; its workers keep running for a while after SIGTERM."""
         built = Runner.build_dataloader(dataloader, *args, **kwargs)
         if built is not dataloader:
             outlive_sigterm(built)
         return built
 
-    def build_train_loop(self, loop: Union[BaseLoop, dict]) -> BaseLoop:
+    def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         """Build the training loop; mmengine's loops are replaced by resumable ones."""
         if isinstance(loop, dict):
             loop = dict(loop)
@@ -83,7 +82,7 @@ class ResumableRunner(Runner):
                 self._load_from = self.cfg.get('start_from')
         super().load_or_resume()
 
-    def choose_checkpoint(self) -> Optional[str]:
+    def choose_checkpoint(self) -> str | None:
         """Find the checkpoint to resume from in the first process and broadcast it.
 
         Raises:

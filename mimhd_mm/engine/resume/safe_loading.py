@@ -7,7 +7,7 @@ while our tools and our Runners run, and where our functions initialise a model.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 from urllib.parse import unquote, urlparse
 
 import torch
@@ -37,7 +37,7 @@ def load_from_local(filename: str, map_location: Any = None) -> dict:
     return content
 
 
-def load_from_http(filename: str, map_location: Any = None, model_dir: Optional[str] = None) -> dict:
+def load_from_http(filename: str, map_location: Any = None, model_dir: str | None = None) -> dict:
     """Download a file unless it is there already, then load it with :func:`load_from_local`.
 
     Args:

@@ -6,7 +6,7 @@ queue is never waited for. Images are grey levels, 0 to 255, as uint8 or float32
 ``LoadImageFromFile`` gives them and ``ColorJitter`` expects them.
 """
 import math
-from typing import Sequence, Tuple
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ def uniform(bounds: Sequence[float], *shape: int, device: torch.device) -> Tenso
     return low + (high - low) * torch.rand(*shape, device=device)
 
 
-def draw_boxes(batch: int, size: Tuple[int, int], crop_ratio_range: Sequence[float],
+def draw_boxes(batch: int, size: tuple[int, int], crop_ratio_range: Sequence[float],
                aspect_ratio_range: Sequence[float], max_attempts: int, device: torch.device) -> Tensor:
     """Boxes as mmpretrain's ``RandomResizedCrop.rand_crop_params`` draws them.
 
@@ -87,7 +87,7 @@ def resampling_weights(start: Tensor, length: Tensor, size: int, out: int) -> Te
     return weights / weights.sum(-1, keepdim=True)
 
 
-def crop_and_resize(images: Tensor, boxes: Tensor, size: Tuple[int, int]) -> Tensor:
+def crop_and_resize(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
     """Each image's box, resized as Pillow's BICUBIC does it: rows, 8-bit rounding, columns, 8-bit rounding.
 
     (From version 13 on, Pillow takes columns first where the height shrinks more; they then differ where both clip.)
@@ -116,7 +116,7 @@ def flip(images: Tensor, flipped: Tensor) -> Tensor:
 
 
 def draw_jitter(batch: int, brightness: Range, contrast: Range, saturation: Range,
-                device: torch.device) -> Tuple[Tensor, Tensor]:
+                device: torch.device) -> tuple[Tensor, Tensor]:
     """Factors and their order as mmpretrain's ``ColorJitter`` draws them.
 
     Args:

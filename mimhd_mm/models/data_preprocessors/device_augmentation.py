@@ -1,5 +1,4 @@
 """``DeviceAugmentation``: crops, flips and colour jitter of whole batches on the device that trains."""
-from typing import Optional
 
 import torch
 from mmpretrain.datasets.transforms import ColorJitter, RandomResizedCrop
@@ -38,7 +37,7 @@ class DeviceAugmentation(SelfSupDataPreprocessor):
         UserInputError: If an option is out of range, or a training batch is not one tensor of uint8 colour images.
     """
 
-    def __init__(self, crop: Optional[dict] = None, flip_prob: float = 0., student_jitter: Optional[dict] = None,
+    def __init__(self, crop: dict | None = None, flip_prob: float = 0., student_jitter: dict | None = None,
                  **kwargs) -> None:
         super().__init__(**kwargs)
         if not 0 <= flip_prob <= 1:

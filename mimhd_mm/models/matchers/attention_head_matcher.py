@@ -1,7 +1,6 @@
 """``AttentionHeadMatcher``: the paper's learned, weighted head matching (eqs. 4-6; Figure 2d)."""
 import logging
 import math
-from typing import Optional
 
 import torch
 import torch.nn.functional as F
@@ -50,7 +49,7 @@ STAGES = ((1 / 32, 30), (1 / 16, 30), (1 / 8, 30), (1 / 4, 30), (1 / 2, 30), (1,
 LEARNED_ROUNDS = 30
 
 
-def sinkhorn(logits: Tensor, capacity: Optional[float] = None) -> Tensor:
+def sinkhorn(logits: Tensor, capacity: float | None = None) -> Tensor:
     """The matrix nearest to ``softmax(logits)`` whose rows sum to 1 and whose columns share the rows' mass.
 
     Alternating scaling in the log domain, ending on rows, so that these are exact. Plain rounds converge the more
@@ -135,8 +134,8 @@ class AttentionHeadMatcher(HeadMatcher):
     LEAST_TEMPERATURE = 0.05  # of balanced weights: below, they are no longer balanced
 
     def __init__(self, student_heads: int, teacher_heads: int, descriptor: str = 'column',
-                 balance: Optional[str] = 'sinkhorn', proj_dims: int = 64, temperature: float = 0.1,
-                 embeddings: bool = True, capacity: Optional[float] = None, penalty_weight: float = 1.0,
+                 balance: str | None = 'sinkhorn', proj_dims: int = 64, temperature: float = 0.1,
+                 embeddings: bool = True, capacity: float | None = None, penalty_weight: float = 1.0,
                  **dims) -> None:
         super().__init__(student_heads, teacher_heads, **dims)
         if descriptor not in DESCRIPTORS:
@@ -201,7 +200,7 @@ class AttentionHeadMatcher(HeadMatcher):
         description = DESCRIPTORS[self.descriptor](log_relation.detach().exp())  # (B, M, F)
         return description @ description.mT
 
-    def penalty(self, weight: Tensor) -> Optional[Tensor]:
+    def penalty(self, weight: Tensor) -> Tensor | None:
         """``KL(column mass || uniform)`` of the batch's mean weight, times ``penalty_weight``, or None."""
         if self.balance != 'penalty':
             return None

@@ -1,5 +1,4 @@
 """``RegroupHeadMatcher``: the student's channels form one head for each teacher head, and the forming is learned."""
-from typing import Optional, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -55,8 +54,8 @@ class RegroupHeadMatcher(HeadMatcher):
     mixes = False
 
     def __init__(self, student_heads: int, teacher_heads: int, adaptive: bool = False, shrink: float = 0.01,
-                 proj_dims: int = 64, *, student_dims: Optional[int] = None,
-                 teacher_dims: Optional[int] = None) -> None:
+                 proj_dims: int = 64, *, student_dims: int | None = None,
+                 teacher_dims: int | None = None) -> None:
         super().__init__(student_heads, teacher_heads, student_dims=student_dims, teacher_dims=teacher_dims)
         if not self.student_dims or self.student_dims % teacher_heads:
             raise UserInputError(f"RegroupHeadMatcher: the teacher's {teacher_heads} heads do not divide the student's "
@@ -74,7 +73,7 @@ class RegroupHeadMatcher(HeadMatcher):
             self.proj_teacher = nn.Linear(teacher_heads, proj_dims)
             self.gate = nn.Parameter(torch.zeros(()))  # 0: the static form
 
-    def regroup(self, student: Factors, teacher: Factors) -> Tuple[Factors, Factors]:
+    def regroup(self, student: Factors, teacher: Factors) -> tuple[Factors, Factors]:
         """The student's sides (B, M2, N, d2) as M1 heads over all channels: (B, M1, N, D2) and (B, 1, N, D2)."""
         symmetric = student.first is student.second
         share = nonnegative(self.share) if symmetric else self.share  # (M1, D2)
@@ -104,11 +103,11 @@ class RegroupHeadMatcher(HeadMatcher):
         """The identity, (B, M1, M1)."""
         return identity(distance)
 
-    def penalty(self, weight: Tensor) -> Optional[Tensor]:
+    def penalty(self, weight: Tensor) -> Tensor | None:
         """``shrink`` times the squared distance of ``a`` from its start, mean over teacher heads."""
         return self.shrink * (self.share - self.start).square().sum(-1).mean() if self.shrink else None
 
-    def rows(self) -> Optional[Tensor]:
+    def rows(self) -> Tensor | None:
         """``a``, (M1, D2), each row divided by its largest entry: what tells the formed heads apart."""
         if self.last_weight is None:
             return None

@@ -3,7 +3,6 @@
 "Masked Autoencoders Enable Efficient Knowledge Distillers" (CVPR 2023). What its public code has beyond that is left
 out: reconstruction of the teacher's prediction, more than one pair of blocks, and projections with hidden layers.
 """
-from typing import Dict, List, Optional
 
 from mmpretrain.models import BaseSelfSupervisor
 from mmpretrain.structures import DataSample
@@ -62,7 +61,7 @@ class DMAE(BaseSelfSupervisor):
         """The student's features of whole images, as ``VisionTransformer.forward`` gives them."""
         return self.backbone(inputs, mask=None)
 
-    def loss(self, inputs: Tensor, data_samples: Optional[List[DataSample]] = None, **kwargs) -> Dict[str, Tensor]:
+    def loss(self, inputs: Tensor, data_samples: list[DataSample] | None = None, **kwargs) -> dict[str, Tensor]:
         """Reconstruct what is masked, and imitate the teacher on what is visible (n of N patches).
 
         Args:

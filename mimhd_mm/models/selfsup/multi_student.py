@@ -1,6 +1,6 @@
 """``MultiStudent``: several students distilled from one pass of their teacher."""
 import copy
-from typing import Any, Dict, List, Optional, Tuple, Union
+from typing import Any
 
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapperDict
@@ -47,8 +47,8 @@ class MultiStudent(BaseModel):
     target_generator: Any
     OF_ALL = ('target_generator', 'data_preprocessor', 'token_fraction')
 
-    def __init__(self, students: Dict[str, dict], target_generator: dict,
-                 data_preprocessor: Optional[Union[dict, nn.Module]] = None, token_fraction: float = 1.0) -> None:
+    def __init__(self, students: dict[str, dict], target_generator: dict,
+                 data_preprocessor: dict | nn.Module | None = None, token_fraction: float = 1.0) -> None:
         check_fraction(token_fraction)
         if isinstance(data_preprocessor, dict) or data_preprocessor is None:
             data_preprocessor = MODELS.build(dict(dict(type='SelfSupDataPreprocessor'), **(data_preprocessor or {})))
@@ -66,7 +66,7 @@ class MultiStudent(BaseModel):
             self.students[name] = student
 
     @classmethod
-    def check_students(cls, students: Dict[str, dict]) -> None:
+    def check_students(cls, students: dict[str, dict]) -> None:
         """See that names and kinds of students can be used, and that they share what has to be shared.
 
         Raises:
@@ -113,7 +113,7 @@ class MultiStudent(BaseModel):
             student.take_from(file, self.target_generator.block)
 
     def teach(self, inputs: Images,
-              data_samples: Optional[List[DataSample]] = None) -> Tuple[Tensor, QKV, Optional[Tensor]]:
+              data_samples: list[DataSample] | None = None) -> tuple[Tensor, QKV, Tensor | None]:
         """The teacher's pass.
 
         Args:
@@ -130,7 +130,7 @@ class MultiStudent(BaseModel):
         return images, self.target_generator(teacher_images, seen, data_samples), seen
 
     def train_step(self, data: dict, optim_wrapper: OptimWrapperDict,
-                   students: Optional[Dict[str, nn.Module]] = None) -> Dict[str, Tensor]:
+                   students: dict[str, nn.Module] | None = None) -> dict[str, Tensor]:
         """One batch for the teacher and for each student.
 
         Args:
@@ -158,8 +158,8 @@ class MultiStudent(BaseModel):
         name, student = next(iter(self.students.items()))
         return optim_wrapper[name].optim_context(student)
 
-    def learn(self, images: Tensor, teacher: QKV, seen: Optional[Tensor], optim_wrapper: OptimWrapperDict,
-              students: Dict[str, nn.Module]) -> Dict[str, Tensor]:
+    def learn(self, images: Tensor, teacher: QKV, seen: Tensor | None, optim_wrapper: OptimWrapperDict,
+              students: dict[str, nn.Module]) -> dict[str, Tensor]:
         """The students' turns, with what :meth:`teach` returns; other arguments as of :meth:`train_step`."""
         log = {}
         for name, student in students.items():
@@ -172,7 +172,7 @@ class MultiStudent(BaseModel):
         losses = [log[f'{name}.loss'].detach() for name in students]
         return dict(loss=sum(losses[1:], losses[0]), **log)
 
-    def forward(self, inputs: Images, data_samples: Optional[List[DataSample]] = None, mode: str = 'tensor'):
+    def forward(self, inputs: Images, data_samples: list[DataSample] | None = None, mode: str = 'tensor'):
         """As of ``BaseSelfSupervisor``: ``'loss'`` gives losses, ``'tensor'`` features, both with students' names."""
         if mode == 'loss':
             return self.loss(inputs, data_samples)
@@ -180,11 +180,11 @@ class MultiStudent(BaseModel):
             return self.extract_feat(inputs)
         raise RuntimeError(f'Invalid mode "{mode}".')
 
-    def extract_feat(self, inputs: Images) -> Dict[str, Tuple[Tensor, ...]]:
+    def extract_feat(self, inputs: Images) -> dict[str, tuple[Tensor, ...]]:
         """Each student's features of images (B, 3, H, W)."""
         return {name: student.extract_feat(inputs) for name, student in self.students.items()}
 
-    def loss(self, inputs: Images, data_samples: Optional[List[DataSample]] = None, **kwargs) -> Dict[str, Tensor]:
+    def loss(self, inputs: Images, data_samples: list[DataSample] | None = None, **kwargs) -> dict[str, Tensor]:
         """All students' losses, by their names, of one pass of the teacher; see ``RelationDistiller.loss``."""
         images, teacher, seen = self.teach(inputs, data_samples)  # (B, 3, H, W), each (B, M1, 1 + n, d1), (B, n)
         losses = {}
@@ -194,12 +194,12 @@ class MultiStudent(BaseModel):
         return losses
 
 
-def named(name: str, values: Dict[str, Tensor]) -> Dict[str, Tensor]:
+def named(name: str, values: dict[str, Tensor]) -> dict[str, Tensor]:
     """Values by ``name.key``."""
     return {f'{name}.{key}': value for key, value in values.items()}
 
 
-def students_of(model: nn.Module) -> Dict[str, nn.Module]:
+def students_of(model: nn.Module) -> dict[str, nn.Module]:
     """What learns in a model, by what its figures are to begin with in a log: ``'tiny.'``; ``''`` where it is alone."""
     if isinstance(model, MultiStudent):
         return {f'{name}.': student for name, student in model.students.items()}
