@@ -1,4 +1,4 @@
-"""Packaging of mimhd_mm; everything pip needs to know is here and in ``requirements/``.
+"""The one step of packaging that ``pyproject.toml`` cannot describe: configs and tools go into ``mimhd_mm/.mim``.
 
 OpenMMLab's tools look for a package's configs in a folder ``.mim`` inside it. The originals stay at the top of the
 repository, where its users read and edit them: a development install links to them, a wheel holds copies.
@@ -7,20 +7,13 @@ import os
 import shutil
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import setup
 from setuptools.command.build_py import build_py
-from setuptools.command.develop import develop
 
 ROOT = Path(__file__).resolve().parent
 PACKAGE = 'mimhd_mm'
 MIM_FILES = ('configs', 'tools', 'model-index.yml')
 DEMO = ('quickstart.*', 'digit_scenes.py')  # of `tools`, run from a clone
-
-
-def requirements(name: str) -> list:
-    """The requirement lines of ``requirements/<name>.txt``, without comments."""
-    lines = (line.split('#')[0].strip() for line in (ROOT / 'requirements' / f'{name}.txt').read_text().splitlines())
-    return [line for line in lines if line]
 
 
 def link_mim_files() -> None:
@@ -61,7 +54,7 @@ def remove(path: Path) -> None:
 
 
 class BuildPy(build_py):
-    """Copies into what is built, never into the source tree; links where the install is editable (PEP 660)."""
+    """Copy into what is built, never into the source tree; link where the install is editable (PEP 660)."""
 
     def run(self) -> None:
         super().run()
@@ -71,43 +64,4 @@ class BuildPy(build_py):
             copy_mim_files(Path(self.build_lib) / PACKAGE)
 
 
-class Develop(develop):
-    """The same for ``pip install -e`` of a pip that still runs ``setup.py develop``."""
-
-    def run(self) -> None:
-        link_mim_files()
-        super().run()
-
-
-def read_version() -> str:
-    """The version, without importing the package (which imports torch)."""
-    scope = {}
-    exec((ROOT / PACKAGE / 'version.py').read_text(), scope)
-    return scope['__version__']
-
-
-readme = ROOT / 'README.md'
-setup(
-    name=PACKAGE,
-    version=read_version(),
-    description='MIM-HD for OpenMMLab: distil a large masked autoencoder into a small vision transformer',
-    long_description=readme.read_text(encoding='utf-8') if readme.is_file() else '',
-    long_description_content_type='text/markdown',
-    packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
-    include_package_data=False,
-    package_data={f'{PACKAGE}.visualization.report': ['*.html', '*.css', '*.js']},
-    python_requires='>=3.10',
-    # OpenMMLab's packages exist as two distributions of one import name, the original and the continued (onedl-*), and
-    # one environment must never hold both: so they are extras, and what is required is what both stacks share.
-    install_requires=requirements('common'),
-    extras_require={
-        'onedl': requirements('run'),
-        'openmmlab': requirements('openmmlab'),
-        'tests': requirements('tests'),
-        'demo': requirements('demo'),
-        'export': requirements('export'),
-        'report': requirements('report'),
-    },
-    cmdclass={'build_py': BuildPy, 'develop': Develop},
-    zip_safe=False,
-)
+setup(cmdclass={'build_py': BuildPy})

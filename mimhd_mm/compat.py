@@ -3,7 +3,9 @@ import argparse
 import os
 import pickle
 import zipfile
-from typing import Any, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import mmcv
 import mmengine
@@ -15,12 +17,12 @@ from mmengine.utils.package_utils import is_installed
 
 from .errors import UserInputError
 
-#: import name -> (lowest version, first version that is too new)
+#: import name -> (lowest version, first version that is too new); both stacks that the tests run on are inside
 VERSIONS = {
-    'torch': ('2.1.0', '3.0.0'),
-    'mmengine': ('0.10.0', '1.0.0'),
-    'mmcv': ('2.0.1', '2.4.0'),
-    'mmpretrain': ('1.2.0', '2.0.0'),
+    'torch': ('2.1.0', '2.13.0'),
+    'mmengine': ('0.10.7', '0.11.0'),
+    'mmcv': ('2.1.0', '2.4.0'),
+    'mmpretrain': ('1.2.0', '1.4.0'),
 }
 
 
@@ -56,7 +58,7 @@ def register_config_packages() -> None:
 def load_checkpoint_safely(path, map_location: Any = 'cpu') -> Any:
     """``torch.load`` with ``weights_only=True``, for checkpoints that mmengine wrote too.
 
-    The types are registered anew each time: mmengine's own loader takes some of them off the list when it is done.
+    torch's list of types that it unpickles is the same before and after.
 
     Args:
         path (str | Path): The file.
@@ -75,11 +77,11 @@ def load_checkpoint_safely(path, map_location: Any = 'cpu') -> Any:
     if unpacked > size:  # torch.save does not compress
         raise UserInputError(f'{str(path)!r} has {size} bytes and unpacks to {unpacked}, which checkpoints do not: it '
                              f'was refused; save it anew with torch.save.')
-    register_safe_globals()
     if not hasattr(torch.serialization, 'add_safe_globals'):  # torch < 2.4 has no list of safe types
         content = torch.load(path, map_location=map_location, pickle_module=_RestrictedPickle)
     else:
-        content = torch.load(path, map_location=map_location, weights_only=True)
+        with _allowed_globals():
+            content = torch.load(path, map_location=map_location, weights_only=True)
     # a number repeated without end takes no room in a file, and older versions of torch believe any size of a storage
     largest = max((max(tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes())
                    for tensor in _tensors_in(content) if tensor.layout == torch.strided), default=0)
@@ -128,23 +130,25 @@ class _RestrictedPickle:
         return cls.Unpickler(file, **kwargs).load()
 
 
-def register_safe_globals() -> None:
-    """Allow the harmless types that checkpoints hold when tensors alone are unpickled.
+@contextmanager
+def _allowed_globals() -> Iterator[None]:
+    """Let torch unpickle, inside, the harmless types that checkpoints hold beside tensors.
 
-    Of mmengine's, and the options that MAE, DINO, CAE and TinyMIM keep beside the weights, an object without code.
-
-    Without them ``torch.load(weights_only=True)`` refuses any checkpoint whose message hub has seen a numpy
-    scalar (mmseg's metrics leave some), and mmengine then falls back to unpickling whatever is in the file.
+    They are mmengine's log buffers, numpy's scalars (mmseg's metrics leave some) and the ``argparse`` options that MAE,
+    DINO, CAE and TinyMIM keep beside the weights.
     """
-    if not hasattr(torch.serialization, 'add_safe_globals'):  # torch < 2.4
-        return
     from mmengine.logging.history_buffer import HistoryBuffer
     core = np._core if hasattr(np, '_core') else np.core
     dtypes = {type(np.dtype(kind)) for kind in ('f2', 'f4', 'f8', 'i4', 'i8', 'u1', 'u4', '?')}
+    before = list(torch.serialization.get_safe_globals())
     torch.serialization.add_safe_globals([
         argparse.Namespace, HistoryBuffer, np.dtype, np.ndarray, core.multiarray.scalar,
-        core.multiarray._reconstruct, *dtypes,
-        (_history_buffer_method, 'builtins.getattr')])
+        core.multiarray._reconstruct, *dtypes, (_history_buffer_method, 'builtins.getattr')])
+    try:
+        yield
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
 
 
 def _history_buffer_method(owner: object, name: str) -> object:

@@ -8,7 +8,7 @@ class UserInputError(ValueError):
     """
 
 
-def root_cause(error: BaseException) -> UserInputError:
+def root_cause(error: BaseException) -> BaseException:
     """The first :class:`UserInputError` of a chain.
 
     mmengine's registries re-raise whatever a constructor raises with ``class `X` in path:`` put before the
@@ -22,10 +22,11 @@ def root_cause(error: BaseException) -> UserInputError:
         UserInputError: The innermost one of the chain, or ``error`` itself where it holds none.
     """
     found = error
-    while error is not None:
-        if isinstance(error, UserInputError):
-            found = error
-        error = error.__cause__ or error.__context__
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, UserInputError):
+            found = link
+        link = link.__cause__ or link.__context__
     if isinstance(found, UserInputError) and str(found).startswith('Caught UserInputError in '):
         return UserInputError(str(found).rpartition('UserInputError: ')[2].strip())
     return found

@@ -1,5 +1,5 @@
 """Tables in Markdown."""
-from typing import Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 
 def markdown_table(heading: Sequence[object], rows: Iterable[Sequence[object]], sides: str) -> str:

@@ -4,7 +4,6 @@ import platform
 import re
 import subprocess
 from pathlib import Path
-from typing import Dict
 
 import torch
 
@@ -17,7 +16,7 @@ def project_root() -> Path:
     return repository if (repository / 'tools' / 'train.py').is_file() else repository / 'mimhd_mm' / '.mim'
 
 
-def environment() -> Dict[str, str]:
+def environment() -> dict[str, str]:
     """Device, versions and commit that a number is computed with."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu_model()
     return dict(device=device, versions=', '.join(f'{name} {version_of(name)}' for name in PACKAGES), commit=commit())
@@ -39,7 +38,7 @@ def version_of(package: str) -> str:
 
 
 def commit() -> str:
-    """The commit of this project, ``+ changes`` where files but for the docs differ from it, ``'no git'`` without one."""
+    """The commit of this project, ``+ changes`` where files outside docs/ differ from it, ``'no git'`` without one."""
     root = project_root()
     try:
         head, changes = (subprocess.run(['git', '-C', str(root), *arguments], capture_output=True, text=True,

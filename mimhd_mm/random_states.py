@@ -1,7 +1,7 @@
 """Context managers that restore modes and random states, so that an evaluation does not change a training run."""
 import random
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Iterator
 
 import numpy as np
 import torch

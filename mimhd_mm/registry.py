@@ -1,7 +1,9 @@
-"""Registries of scope ``mimhd_mm``; what is registered here can be named from mmpretrain configs too.
+"""Registries of scope ``mimhd_mm``, one for every kind of part that a config can name.
 
-A class registered with one of these answers to two names: ``mimhd_mm.X`` from every scope (mmseg's included),
-and plain ``X`` under mmpretrain's default scope, as that project's own plugins do it.
+A class registered with one of these has two names: ``mimhd_mm.X`` in every scope, mmseg's included, and ``X`` under
+mmpretrain's default scope. ``BackboneLayerDecayConstructor``, ``StudentOptimWrapperConstructor`` and
+``SegPanelVisualizer`` are registered with mmengine's root registry too, where every scope finds them; the last one
+there alone.
 """
 from mmengine.registry import Registry
 from mmpretrain import registry as mmpretrain_registry
@@ -36,19 +38,31 @@ class PluginRegistry(Registry):
 
 
 def _plugin(kind: str, location: str) -> PluginRegistry:
+    """The registry of a kind; ``location`` is the package whose import registers the classes."""
     mirror = getattr(mmpretrain_registry, kind)
     return PluginRegistry(
         mirror.name, parent=mirror.parent, scope='mimhd_mm', locations=[location], mirror=mirror)
 
 
+# kinds of which this package registers classes
 MODELS = _plugin('MODELS', 'mimhd_mm.models')
 DATASETS = _plugin('DATASETS', 'mimhd_mm.datasets')
 TRANSFORMS = _plugin('TRANSFORMS', 'mimhd_mm.datasets')
 HOOKS = _plugin('HOOKS', 'mimhd_mm.engine')
+DATA_SAMPLERS = _plugin('DATA_SAMPLERS', 'mimhd_mm.datasets')
+RUNNERS = _plugin('RUNNERS', 'mimhd_mm.engine')
+LOOPS = _plugin('LOOPS', 'mimhd_mm.engine')
+OPTIMIZERS = _plugin('OPTIMIZERS', 'mimhd_mm.engine')
 OPTIM_WRAPPERS = _plugin('OPTIM_WRAPPERS', 'mimhd_mm.engine')
 OPTIM_WRAPPER_CONSTRUCTORS = _plugin('OPTIM_WRAPPER_CONSTRUCTORS', 'mimhd_mm.engine')
+MODEL_WRAPPERS = _plugin('MODEL_WRAPPERS', 'mimhd_mm.engine')
 
-# kinds of which this package registers nothing, for configs that are inherited through `mimhd_mm::`
-for _kind in ('RUNNERS', 'LOOPS', 'LOG_PROCESSORS', 'OPTIMIZERS', 'PARAM_SCHEDULERS', 'DATA_SAMPLERS', 'METRICS',
-              'EVALUATORS', 'VISUALIZERS', 'VISBACKENDS', 'WEIGHT_INITIALIZERS', 'MODEL_WRAPPERS', 'TASK_UTILS'):
-    globals()[_kind] = _plugin(_kind, 'mimhd_mm.engine')
+# kinds of which it registers none; a config inherited through `_base_ = 'mimhd_mm::...'` looks them up in this scope
+LOG_PROCESSORS = _plugin('LOG_PROCESSORS', 'mimhd_mm.engine')
+PARAM_SCHEDULERS = _plugin('PARAM_SCHEDULERS', 'mimhd_mm.engine')
+METRICS = _plugin('METRICS', 'mimhd_mm.engine')
+EVALUATORS = _plugin('EVALUATORS', 'mimhd_mm.engine')
+VISUALIZERS = _plugin('VISUALIZERS', 'mimhd_mm.engine')
+VISBACKENDS = _plugin('VISBACKENDS', 'mimhd_mm.engine')
+WEIGHT_INITIALIZERS = _plugin('WEIGHT_INITIALIZERS', 'mimhd_mm.engine')
+TASK_UTILS = _plugin('TASK_UTILS', 'mimhd_mm.engine')

@@ -1,2 +1,2 @@
-"""The version of this package, read by ``setup.py`` without importing it."""
-__version__ = '0.1.0'
+"""The version of this package, read by ``pyproject.toml`` without importing the package."""
+__version__ = '0.2.0'

@@ -25,11 +25,6 @@ DECODER = dict(decoder_embed_dim=32, decoder_depth=2, decoder_num_heads=4)
 SIZE = dict(img_size=32, patch_size=8)  # 16 patches
 
 
-def pytest_configure(config):
-    config.addinivalue_line('markers', "slow: takes more than a few seconds, or starts processes; `-m 'not slow'` "
-                                       'leaves it out')
-
-
 class NoProgram(subprocess.Popen):
     """Starts no interpreter of Python and no shell script: each costs seconds, so tests that start one are slow."""
 
@@ -58,7 +53,7 @@ def read_config(path) -> Config:
     return copy.deepcopy(_read_config(Path(path)))
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _read_config(path: Path) -> Config:
     return Config.fromfile(path)
 

@@ -41,7 +41,7 @@ def wheel(tmp_path_factory):
     ignored = shutil.ignore_patterns('__pycache__', '.mim')
     for name in ('mimhd_mm', 'configs', 'tools', 'requirements', 'lab'):
         shutil.copytree(ROOT / name, source / name, ignore=ignored)
-    for name in ('setup.py', 'MANIFEST.in', 'model-index.yml'):
+    for name in ('pyproject.toml', 'setup.py', 'MANIFEST.in', 'model-index.yml', 'README.md', 'LICENSE'):
         shutil.copy(ROOT / name, source)
     (source / 'mimhd_mm' / '.mim').mkdir()
     (source / 'mimhd_mm' / '.mim' / 'configs').symlink_to(source / 'gone')  # of an install that has moved since
@@ -88,6 +88,17 @@ def test_wheel_holds_no_laboratory_and_no_demo(wheel):
     assert 'hostile_files.py' in laboratory.values()
     assert not [name for name in wheel.namelist() if wheel.read(name) in laboratory]  # under another name either
     assert not {f'mimhd_mm/.mim/{name}' for name in DEMO} & set(wheel.namelist())
+
+
+@pytest.mark.slow
+def test_wheel_says_what_it_is(wheel):
+    """Version, licence and that its annotations are there to be used."""
+    metadata = wheel.read(next(name for name in wheel.namelist() if name.endswith('/METADATA'))).decode()
+    for line in (f'Version: {mimhd_mm.__version__}', 'Requires-Python: >=3.10', 'License: Apache-2.0'):
+        assert line in metadata.splitlines()
+    assert 'mimhd_mm/py.typed' in wheel.namelist()
+    text = next(name for name in wheel.namelist() if name.endswith('/LICENSE'))
+    assert wheel.read(text) == (ROOT / 'LICENSE').read_bytes()
 
 
 @pytest.mark.slow
@@ -163,7 +174,8 @@ def test_a_config_inherited_through_the_package_trains(tmp_path, image_folder):
     (tmp_path / 'child.py').write_text(
         "_base_ = 'mimhd_mm::pretrain/mini/mae_vit-demo-p4_1xb64-coslr-30e_mnist-32px.py'\n"
         f"train_dataloader = dict(batch_size=16, num_workers=0, dataset=dict(\n"
-        f"    data_root={str(image_folder)!r}, data_prefix=''))\nparam_scheduler = []\ntrain_cfg = dict(max_epochs=1)\n")
+        f"    data_root={str(image_folder)!r}, data_prefix=''))\n"
+        'param_scheduler = []\ntrain_cfg = dict(max_epochs=1)\n')
     call('train.py', tmp_path / 'child.py', '--work-dir', tmp_path / 'run')
     assert (tmp_path / 'run' / 'epoch_1.pth').is_file()
 
@@ -256,7 +268,8 @@ def test_scripts_pass_arguments_on_unchanged(tmp_path, name, arguments, passed_o
 def original_stack(tmp_path):
     """``tools/setup_openmmlab.sh`` in a repository of its own, for an environment whose python only notes its calls."""
     root, environment = tmp_path / 'a repository', tmp_path / 'an environment'
-    for name in ('tools/setup_openmmlab.sh', 'tools/setup_common.sh', 'setup.py', 'mimhd_mm/version.py'):
+    for name in ('tools/setup_openmmlab.sh', 'tools/setup_common.sh', 'pyproject.toml', 'setup.py',
+                 'mimhd_mm/version.py'):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, root / name)
     shutil.copytree(ROOT / 'requirements', root / 'requirements')

@@ -3,7 +3,6 @@
 The sizes, numbers and grey levels below are our choice.
 """
 from pathlib import Path
-from typing import List, Tuple, Union
 
 import numpy as np
 from PIL import Image
@@ -22,7 +21,7 @@ FAINT, SOLID = 0.15, 0.5  # a pixel is void from so much ink on, and the digit's
 SPLITS = (('train', 'training'), ('val', 'validation'))
 
 
-def write_digit_scenes(digits: Union[str, Path], folder: Union[str, Path], num_train: int = 400, num_val: int = 100,
+def write_digit_scenes(digits: str | Path, folder: str | Path, num_train: int = 400, num_val: int = 100,
                        seed: int = 0) -> None:
     """Write scenes in ADE20K's layout: ``images`` and ``annotations``, each with ``training`` and ``validation``.
 
@@ -54,7 +53,7 @@ def write_digit_scenes(digits: Union[str, Path], folder: Union[str, Path], num_t
             Image.fromarray(labels).save(annotations / f'{scene:04d}.png')
 
 
-def read_digits(folder: Path) -> List[Image.Image]:
+def read_digits(folder: Path) -> list[Image.Image]:
     """The images of a folder in the order of their names, grey, cut to the ink.
 
     Raises:
@@ -72,7 +71,7 @@ def read_digits(folder: Path) -> List[Image.Image]:
     return images
 
 
-def compose_scene(glyphs: List[List[Image.Image]], random: np.random.Generator) -> Tuple[np.ndarray, np.ndarray]:
+def compose_scene(glyphs: list[list[Image.Image]], random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Lay digits of random size, place and brightness on a cloudy, noisy ground, beside each other.
 
     Ink covers the ground as the digit's grey levels say. Where it covers less than half, at the edge of a stroke, the

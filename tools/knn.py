@@ -9,8 +9,17 @@ from pathlib import Path
 import torch
 
 from mimhd_mm.engine.launch import run_tool
-from mimhd_mm.engine.loading import (build_preprocessor, build_teacher, build_untrained, eval_pipeline, image_size,
-                                     list_images, load_backbone, read_config, teacher_settings)
+from mimhd_mm.engine.loading import (
+    build_preprocessor,
+    build_teacher,
+    build_untrained,
+    eval_pipeline,
+    image_size,
+    list_images,
+    load_backbone,
+    read_config,
+    teacher_settings,
+)
 from mimhd_mm.engine.preflight import check_image_folder
 from mimhd_mm.evaluation import KNNProbe
 from mimhd_mm.evaluation.knn_probe import FEATURES, pixel_features

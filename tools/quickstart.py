@@ -199,7 +199,7 @@ def pretraining(base: Path, last: str, data: Path, teacher: Path = None) -> str:
     """A config that inherits ``base`` and sets paths and length: a twentieth of it warms up, the rest is a cosine."""
     epochs = int(last.split('_')[1])
     warmup = round(epochs / 20) or int(epochs > 1)
-    text = f'''# Written by tools/quickstart.py: a config of this project with the demo's paths and length.
+    text = f"""# Written by tools/quickstart.py: a config of this project with the demo's paths and length.
 _base_ = {base.as_posix()!r}
 
 train_dataloader = dict(dataset=dict(data_root={data.as_posix()!r}))
@@ -210,7 +210,7 @@ param_scheduler = [
          convert_to_iter_based=True),
 ]
 {'' if warmup else 'param_scheduler = param_scheduler[1:]  # one epoch: no warm-up'}
-'''
+"""
     if teacher is not None:
         text += f'model = dict(target_generator=dict(checkpoint={teacher.as_posix()!r}))  # {fingerprint(teacher)}\n'
     return text
@@ -221,7 +221,7 @@ def segmentation(base: Path, last: str, data: Path, student: Path = None) -> str
     iterations = int(last.split('_')[1])
     warmup = max(1, round(iterations / 20))
     start = None if student is None else dict(checkpoint=student.as_posix())
-    return f'''# Written by tools/quickstart.py: a config of this project with the demo's paths and length.
+    return f"""# Written by tools/quickstart.py: a config of this project with the demo's paths and length.
 _base_ = {base.as_posix()!r}
 
 train_dataloader = dict(dataset=dict(data_root={data.as_posix()!r}))
@@ -233,7 +233,7 @@ param_scheduler = [
     dict(type='PolyLR', eta_min=0., power=1., by_epoch=False, begin={warmup}, end={iterations}),
 ]
 model = dict(backbone=dict(init_cfg={start}))  # {'untrained' if student is None else fingerprint(student)}
-'''
+"""
 
 
 def fingerprint(checkpoint: Path) -> str:

@@ -40,7 +40,7 @@ stamp() { cp "$root/requirements/$1.txt" "$stamps/$1.txt"; }
 # link_project OPTION...: this project in development mode, done again when the repository moved or its packaging changed
 link_project() {
     local here
-    here="$(echo "$root"; cat "$root/setup.py" "$root/mimhd_mm/version.py" "$root/requirements/"*.txt)"
+    here="$(echo "$root"; cat "$root/setup.py" "$root/pyproject.toml" "$root/mimhd_mm/version.py" "$root/requirements/"*.txt)"
     if [ "$here" != "$(cat "$stamps/project" 2>/dev/null)" ] || [ ! -e "$root/mimhd_mm/.mim/configs" ]; then
         say "installing $root in development mode"
         rm -f "$stamps/project"

@@ -75,7 +75,8 @@ def main(argv=None) -> None:
     metrics = runner.test()
     if args.out and args.out_item == 'metrics' and runner.rank == 0:
         Path(args.out).parent.mkdir(parents=True, exist_ok=True)
-        mmengine.dump({name: getattr(value, 'tolist', lambda: value)() for name, value in metrics.items()}, args.out)
+        mmengine.dump({name: value.tolist() if hasattr(value, 'tolist') else value
+                       for name, value in metrics.items()}, args.out)
 
 
 def keep_only_testing(cfg: Config) -> None:

@@ -27,7 +27,7 @@ def main(argv=None) -> int:
         if name in ('run', 'list'):
             command.add_argument('tables', nargs='*', help='default: all')
             command.add_argument('--only', default='', metavar='REGEX', help='rows in whose name it is found')
-            command.add_argument('--seeds', type=int, nargs='+', help='in place of the protocol\'s')
+            command.add_argument('--seeds', type=int, nargs='+', help="in place of the protocol's")
         if name in ('run', 'collect'):
             for option, what in (
                     ('--data', 'folder of labelled packed images: train.safetensors and val.safetensors'),
@@ -45,6 +45,7 @@ def do_run(args: argparse.Namespace) -> int:
     import torch
     from mmengine.logging import MMLogger
     from mmengine.registry import init_default_scope
+
     from .protocol import read_protocol
     from .runs import plan, run_all
     torch.set_num_threads(1)

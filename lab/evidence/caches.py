@@ -4,8 +4,8 @@ import copy
 import fcntl
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator
 
 from mmengine.config import Config
 
@@ -59,7 +59,7 @@ def write_cache(cfg: Config, path: Path, fraction: float) -> None:
     clock, cpu = time.perf_counter(), time.process_time()
     views = cfg.train_dataloader.dataset
     writer = CacheWriter(copy.deepcopy(cfg), path, views.num_views, views.get('view_seed', 0), fraction)
-    print(f'  writing {writer.num_bytes / 1e9:.2f} GB of the teacher\'s q, k, v', flush=True)
+    print(f"  writing {writer.num_bytes / 1e9:.2f} GB of the teacher's q, k, v", flush=True)
     writer.write(BATCH)
     taken = dict(cache_seconds=round(time.perf_counter() - clock, 1),
                  cache_cpu_seconds=round(time.process_time() - cpu, 1))

@@ -7,7 +7,7 @@ from pathlib import Path
 from mimhd_mm.weights.reading import sha256_of
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def file_hash(path: Path) -> str:
     """Hash of a file, computed once."""
     return sha256_of(path)

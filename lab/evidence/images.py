@@ -1,6 +1,6 @@
 """Packed images: a part of a file as a data set, and a file as batches for a frozen network."""
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator, Optional
 
 import numpy as np
 import torch
@@ -42,7 +42,7 @@ class Batches:
         number (int, optional): So many images at even distances. None is all. Defaults to None.
     """
 
-    def __init__(self, file: Path, number: Optional[int] = None) -> None:
+    def __init__(self, file: Path, number: int | None = None) -> None:
         self.file = PackedFile(file)
         self.numbers = evenly_spaced(number or len(self.file), len(self.file))
 

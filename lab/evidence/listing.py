@@ -1,8 +1,8 @@
 """What of the protocol is done, by the files of results, and how long the rest will take."""
 import re
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
-from typing import List, Optional, Sequence
 
 from .protocol import Protocol, ProtocolRow
 from .runs import chosen_tables, read_runs
@@ -12,7 +12,7 @@ from .training import settings_key
 FIRST_GUESS = 3 * 60., 60.
 
 
-def listing(protocol: Protocol, tables: Sequence[str], docs: Path, only: str = '', seeds: Optional[Sequence[int]] = None
+def listing(protocol: Protocol, tables: Sequence[str], docs: Path, only: str = '', seeds: Sequence[int] | None = None
             ) -> str:
     """One line a row; rows of equal settings count once in the sum.
 
@@ -46,7 +46,7 @@ def text(seeds: Sequence[int]) -> str:
     return ' '.join(map(str, seeds)) or '–'
 
 
-def expected(row: ProtocolRow, key: str, results: List[dict], epoch: int) -> float:
+def expected(row: ProtocolRow, key: str, results: list[dict], epoch: int) -> float:
     """Seconds of one run: those of the row's other seeds, else what all runs took a pass and for their evaluation."""
     own = [run['seconds'] + run['evaluation_seconds'] for run in results if run['key'] == key]
     if own:

@@ -1,6 +1,5 @@
 """The page's tables of the second protocol, from the files of results alone."""
 from pathlib import Path
-from typing import Dict, List, Optional
 
 from mimhd_mm.markdown import markdown_table
 
@@ -20,12 +19,12 @@ DIGITS = {'read_out': 4}
 INTRODUCTION = (
     'Percent, but for the read-out KL (nats a query), where less is better; mean ± sample standard deviation over n '
     'seeds. "Before last" is the block before the last; of a teacher, the tapped block counts as the last. Minutes are '
-    'those of one training on one thread, start and reading of images included and evaluation not, by the clock and of the '
-    'processor (CPU). "Teacher\'s" are those of asking the teacher once, which rows of the same targets share. '
+    'those of one training on one thread, start and reading of images included and evaluation not, by the clock and of '
+    'the processor (CPU). "Teacher\'s" are those of asking the teacher once, which rows of the same targets share. '
     'Differences are means over the seeds that both rows have, with a 95 % interval (t); where less is better the sign '
     'is turned round, so that more is better everywhere. *Better* and *worse*: the interval is without 0.')
 
-Runs = Dict[str, List[dict]]
+Runs = dict[str, list[dict]]
 
 
 def write_page(page: Path, docs: Path, protocol: Protocol) -> None:
@@ -45,7 +44,7 @@ def results_text(protocol: Protocol, docs: Path) -> str:
     return '\n\n'.join(parts)
 
 
-def table_text(table: ProtocolTable, runs: Runs) -> List[str]:
+def table_text(table: ProtocolTable, runs: Runs) -> list[str]:
     """A table with its differences and what it was made with."""
     parts = [f'### {table.title}']
     if not any(runs.values()):
@@ -59,11 +58,11 @@ def table_text(table: ProtocolTable, runs: Runs) -> List[str]:
     return [*parts, *([table.note] if table.note else []), about_text(table, runs)]
 
 
-def scores_table(table: ProtocolTable, runs: Runs, metrics: List[str]) -> str:
+def scores_table(table: ProtocolTable, runs: Runs, metrics: list[str]) -> str:
     """One line a row: scores, what else the table shows, and time."""
     costs = any(row.cost for row in table.rows)
     heading = ['row', *(['cost'] if costs else []), *(SCORES[metric] for metric in metrics), *table.logged.values(),
-               'passes', 'minutes', 'CPU minutes', 'teacher\'s, CPU minutes']
+               'passes', 'minutes', 'CPU minutes', "teacher's, CPU minutes"]
     lines = []
     for row in table.rows:
         found = runs.get(row.name, [])
@@ -79,7 +78,7 @@ def scores_table(table: ProtocolTable, runs: Runs, metrics: List[str]) -> str:
     return markdown_table(heading, lines, (1 + costs) * 'l' + (len(heading) - 1 - costs) * 'r')
 
 
-def differences_table(pairs: list, runs: Runs, metrics: List[str]) -> str:
+def differences_table(pairs: list, runs: Runs, metrics: list[str]) -> str:
     """One line a pair of rows: paired differences and their readings."""
     lines = []
     for row, other in pairs:
@@ -93,7 +92,7 @@ def differences_table(pairs: list, runs: Runs, metrics: List[str]) -> str:
     return markdown_table(['difference', *(SCORES[metric] for metric in metrics)], lines, 'l' + len(metrics) * 'r')
 
 
-def blocks_table(row: ProtocolRow, blocks: Dict[str, Dict[str, float]]) -> str:
+def blocks_table(row: ProtocolRow, blocks: dict[str, dict[str, float]]) -> str:
     """Scores of every block of a network."""
     metrics = [metric for metric in SCORES if metric in next(iter(blocks.values()))]
     lines = [[block, *(f'{scores[metric]:.2f}' for metric in metrics)] for block, scores in blocks.items()]
@@ -109,7 +108,7 @@ def about_text(table: ProtocolTable, runs: Runs) -> str:
     return f'`python -m lab.evidence run {table.name} ...`; {device}; {versions}; commit {commits}.'
 
 
-def mean_text(values: List[float], digits: int = 2, with_n: bool = True) -> str:
+def mean_text(values: list[float], digits: int = 2, with_n: bool = True) -> str:
     """A mean with its deviation and the number of seeds; a dash of nothing."""
     found = mean_of(values)
     if found is None:
@@ -118,7 +117,7 @@ def mean_text(values: List[float], digits: int = 2, with_n: bool = True) -> str:
     return f'{found.mean:.{digits}f}{spread}' + (f' (n={found.n})' if with_n else '')
 
 
-def difference_text(found: Optional[Difference], digits: int = 2) -> str:
+def difference_text(found: Difference | None, digits: int = 2) -> str:
     """A difference with its interval and its reading; a dash where no seed is common."""
     if found is None:
         return '–'

@@ -2,7 +2,6 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, Optional, Tuple
 
 import yaml
 
@@ -33,7 +32,7 @@ class ProtocolSettings:
     batch_size: int
     warm_up: float
     classes: int
-    scene_size: Tuple[int, int]
+    scene_size: tuple[int, int]
     views: int
     read_out_config: str
 
@@ -55,12 +54,12 @@ class ProtocolRow:
     """
     name: str
     kind: str
-    config: Optional[str]
+    config: str | None
     options: dict
     passes: int
     images: int
-    seeds: Tuple[int, ...]
-    against: Tuple[str, ...]
+    seeds: tuple[int, ...]
+    against: tuple[str, ...]
     cost: str
 
 
@@ -77,8 +76,8 @@ class ProtocolTable:
     """
     name: str
     title: str
-    rows: Tuple[ProtocolRow, ...]
-    logged: Dict[str, str]
+    rows: tuple[ProtocolRow, ...]
+    logged: dict[str, str]
     note: str
 
 
@@ -86,7 +85,7 @@ class ProtocolTable:
 class Protocol:
     """The whole file."""
     settings: ProtocolSettings
-    tables: Dict[str, ProtocolTable]
+    tables: dict[str, ProtocolTable]
 
 
 def read_protocol(path: Path = FILE) -> Protocol:

@@ -5,10 +5,10 @@ import os
 import re
 import time
 import traceback
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, Iterator, List, Optional, Sequence
 
 from mimhd_mm.compat import load_checkpoint_safely
 from mimhd_mm.errors import UserInputError
@@ -38,14 +38,14 @@ class ProtocolRun:
     folder: Path
 
     @property
-    def result(self) -> Optional[dict]:
+    def result(self) -> dict | None:
         """What came out; None before its end."""
         file = self.folder / 'result.json'
         return json.loads(file.read_text()) if file.is_file() else None
 
 
-def plan(protocol: Protocol, tables: Sequence[str], place: Place, only: str = '', seeds: Optional[Sequence[int]] = None
-         ) -> List[ProtocolRun]:
+def plan(protocol: Protocol, tables: Sequence[str], place: Place, only: str = '', seeds: Sequence[int] | None = None
+         ) -> list[ProtocolRun]:
     """All runs of some tables: first every row with its first seed, then with its second.
 
     Args:
@@ -78,7 +78,7 @@ def run_folder(work_dir: Path, name: str) -> str:
     return next((path.name for path in sorted(work_dir.glob(f'*-{tail}'))), name)
 
 
-def chosen_tables(protocol: Protocol, names: Sequence[str]) -> List[ProtocolTable]:
+def chosen_tables(protocol: Protocol, names: Sequence[str]) -> list[ProtocolTable]:
     """Tables by name, or all.
 
     Raises:
@@ -110,7 +110,7 @@ def claimed(folder: Path) -> Iterator[bool]:
         yield True
 
 
-def run_all(runs: Sequence[ProtocolRun], protocol: Protocol, place: Place, docs: Path) -> Dict[str, str]:
+def run_all(runs: Sequence[ProtocolRun], protocol: Protocol, place: Place, docs: Path) -> dict[str, str]:
     """Make what is not there; runs that another process has are left to it, and results are collected after each.
 
     Returns:
@@ -177,7 +177,7 @@ def teacher_scores(target_generator: dict, settings: ProtocolSettings, place: Pl
     return dict(scores=last_two(by_block[tapped], by_block[tapped - 1]), blocks=by_block)
 
 
-def last_two(last: Dict[str, float], before: Dict[str, float]) -> Dict[str, float]:
+def last_two(last: dict[str, float], before: dict[str, float]) -> dict[str, float]:
     """Scores of two blocks under one name each."""
     return {**last, **{f'{metric}_before': value for metric, value in before.items()}}
 
@@ -207,7 +207,7 @@ def collect(protocol: Protocol, place: Place, docs: Path) -> None:
             write_table(table, protocol.settings, found, docs / f'{table.name}.json')
 
 
-def write_table(table: ProtocolTable, settings: ProtocolSettings, found: Dict[tuple, dict], path: Path) -> None:
+def write_table(table: ProtocolTable, settings: ProtocolSettings, found: dict[tuple, dict], path: Path) -> None:
     """Merge results into a table's file: one line a run."""
     there = read_runs(path)
     rows = []
@@ -222,7 +222,7 @@ def write_table(table: ProtocolTable, settings: ProtocolSettings, found: Dict[tu
         write_whole(path, f'{{"table": {json.dumps(table.name)}, "rows": [\n' + ',\n'.join(lines) + ']}\n')
 
 
-def read_runs(path: Path) -> Dict[str, List[dict]]:
+def read_runs(path: Path) -> dict[str, list[dict]]:
     """Runs of every row in a table's file; nothing without one."""
     if not path.is_file():
         return {}

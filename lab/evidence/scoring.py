@@ -1,7 +1,7 @@
 """Scores of a frozen network: k-NN and ridge on class labels, a closed-form linear probe on scenes."""
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Dict, Sequence
 
 from mmengine.model import BaseDataPreprocessor
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ READ_OUT_IMAGES = 256
 
 
 def score_network(backbone: nn.Module, preprocess: BaseDataPreprocessor, place: Place, settings: ProtocolSettings,
-                  blocks: Sequence[int]) -> Dict[int, Dict[str, float]]:
+                  blocks: Sequence[int]) -> dict[int, dict[str, float]]:
     """Scores of the mean patch token, and of the patch tokens, of some blocks.
 
     Args:
@@ -48,13 +48,13 @@ def score_network(backbone: nn.Module, preprocess: BaseDataPreprocessor, place: 
 
 
 def label_scores(bank: Tensor, bank_labels: Tensor, test: Tensor, test_labels: Tensor, classes: int
-                 ) -> Dict[str, float]:
+                 ) -> dict[str, float]:
     """Top-1 of (m, D) features by the (n, D) ones of the bank: 20 neighbours, and ridge regression."""
     return dict(knn=knn_accuracy(bank, bank_labels, test, test_labels, num_classes=classes),
                 ridge=ridge_accuracy(bank, bank_labels, test, test_labels, num_classes=classes))
 
 
-def score_pixels(preprocess: BaseDataPreprocessor, place: Place) -> Dict[str, float]:
+def score_pixels(preprocess: BaseDataPreprocessor, place: Place) -> dict[str, float]:
     """``knn`` of the pixels themselves."""
     train, val = (Batches(place.data / f'{part}.safetensors') for part in ('train', 'val'))
     found = [*extract_features(pixel_features, train, preprocess), *extract_features(pixel_features, val, preprocess)]

@@ -1,7 +1,8 @@
 """Means over seeds, and differences of two rows seed by seed with a 95 % interval."""
 import math
 import statistics
-from typing import Dict, NamedTuple, Optional, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 #: 97.5 % quantile of Student's t, by degrees of freedom; with more, the last is a little too wide
 T_QUANTILE = {1: 12.7062, 2: 4.3027, 3: 3.1824, 4: 2.7764, 5: 2.5706, 6: 2.4469, 7: 2.3646, 8: 2.3060, 9: 2.2622}
@@ -10,15 +11,15 @@ T_QUANTILE = {1: 12.7062, 2: 4.3027, 3: 3.1824, 4: 2.7764, 5: 2.5706, 6: 2.4469,
 class Mean(NamedTuple):
     """Mean and sample standard deviation of n values; of one value there is no deviation."""
     mean: float
-    std: Optional[float]
+    std: float | None
     n: int
 
 
 class Difference(NamedTuple):
     """Mean of n paired differences and its 95 % interval; of one pair there is no interval."""
     mean: float
-    low: Optional[float]
-    high: Optional[float]
+    low: float | None
+    high: float | None
     n: int
 
     @property
@@ -29,15 +30,15 @@ class Difference(NamedTuple):
         return 'better' if self.low > 0 else 'worse' if self.high < 0 else 'no difference seen'
 
 
-def mean_of(values: Sequence[float]) -> Optional[Mean]:
+def mean_of(values: Sequence[float]) -> Mean | None:
     """Mean of what there is; None of nothing."""
     if not values:
         return None
     return Mean(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
 
 
-def paired_difference(first: Dict[int, float], second: Dict[int, float], *, higher_is_better: bool = True
-                      ) -> Optional[Difference]:
+def paired_difference(first: dict[int, float], second: dict[int, float], *, higher_is_better: bool = True
+                      ) -> Difference | None:
     """``first - second`` over the seeds that both have.
 
     Args:

@@ -8,7 +8,6 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, List, Optional, Tuple
 
 import torch
 from mmengine.config import Config
@@ -53,7 +52,7 @@ class Place:
             UserInputError: If something is missing.
         """
         if not self.teacher.is_file():
-            raise UserInputError(f'No file {str(self.teacher)!r}; give the teacher\'s checkpoint with --teacher.')
+            raise UserInputError(f"No file {str(self.teacher)!r}; give the teacher's checkpoint with --teacher.")
         for folder in (self.scenes / kind / part for kind in ('images', 'annotations')
                        for part in ('training', 'validation')):
             if not folder.is_dir():
@@ -70,7 +69,7 @@ class Place:
         return short_hash([listings, file_hash(self.teacher)])[:6]
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def base_config(name: str) -> Config:
     """A config of the project as ``tools/train.py`` reads it; not to be changed."""
     parser = argparse.ArgumentParser()
@@ -147,7 +146,7 @@ def settings_key(row: ProtocolRow, settings: ProtocolSettings) -> str:
     return short_hash(parts)
 
 
-def placed(cfg: Config, place: Place, seed: int, folder: Path, start: Path) -> Tuple[Config, dict]:
+def placed(cfg: Config, place: Place, seed: int, folder: Path, start: Path) -> tuple[Config, dict]:
     """The config that is run: images, teacher, seed and the student's start filled in; and what the teacher took."""
     cfg = copy.deepcopy(cfg)
     cfg.merge_from_dict({
@@ -194,7 +193,7 @@ class SameStart(Hook):
         model = runner.model.state_dict()
         for key, value in self.start.items():
             if key not in model or not torch.equal(model[key].cpu(), value):
-                raise UserInputError(f'The student does not start from its file: {key} differs; give the row\'s '
+                raise UserInputError(f"The student does not start from its file: {key} differs; give the row's "
                                      f'backbone the arch, img_size and patch_size of the others.')
 
 
@@ -226,7 +225,7 @@ def train(cfg: Config, start: Path) -> dict:
         step_seconds=round(sum(history['time']) - sum(history['data_time']), 1), logged=last_figures(history))
 
 
-def last_figures(history: Dict[str, List[float]]) -> Dict[str, float]:
+def last_figures(history: dict[str, list[float]]) -> dict[str, float]:
     """The mean of every loss over the last steps, and the last value of what tells of the heads."""
     losses = {key: values[-LAST_STEPS:] for key, values in history.items() if key.startswith('loss')}
     figures = {key: sum(values) / len(values) for key, values in losses.items()}
@@ -234,7 +233,7 @@ def last_figures(history: Dict[str, List[float]]) -> Dict[str, float]:
     return {key: round(value, 5) for key, value in figures.items() if math.isfinite(value)}
 
 
-def frozen_student(backbone: dict, state: Optional[dict]) -> torch.nn.Module:
+def frozen_student(backbone: dict, state: dict | None) -> torch.nn.Module:
     """The student as it is used downstream: every token, every block, evaluation mode.
 
     Args:

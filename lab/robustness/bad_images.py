@@ -3,8 +3,9 @@ import io
 import os
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable, Dict, NamedTuple, Optional, Union
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -21,8 +22,8 @@ class Kind(NamedTuple):
         colour (tuple, optional): Red, green and blue that its upper left quarter shows, if that is told.
     """
     make: Callable[[Path], object]
-    size: Optional[tuple] = None
-    colour: Optional[tuple] = None
+    size: tuple | None = None
+    colour: tuple | None = None
 
 
 def picture(width: int = 60, height: int = 40) -> Image.Image:
@@ -39,7 +40,7 @@ def encoded(image: Image.Image, format: str = 'JPEG', **options) -> bytes:
     return buffer.getvalue()
 
 
-def kinds() -> Dict[str, Kind]:
+def kinds() -> dict[str, Kind]:
     """All kinds by name. Those of Unix (a pipe, permissions) need one."""
     def of(content: Callable[[], bytes], size=(40, 60), colour=(200, 40, 30)) -> Kind:
         return Kind(lambda path: path.write_bytes(content()), size, colour)
@@ -92,7 +93,7 @@ def kinds() -> Dict[str, Kind]:
     }
 
 
-def write_kinds(folder: Union[str, Path]) -> Dict[str, Path]:
+def write_kinds(folder: str | Path) -> dict[str, Path]:
     """Write one of each kind into a folder, as ``<number>.jpg``; those that this machine cannot make are left out.
 
     A file without read permission is one to others than the system's administrator only.

@@ -6,8 +6,8 @@ import os
 import pickle
 import struct
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable, Dict, List, Optional, Union
 
 import torch
 from mmengine.logging.history_buffer import HistoryBuffer
@@ -27,7 +27,7 @@ class Payload:
         through (callable, optional): What unpickling calls. Defaults to ``os.system``.
     """
 
-    def __init__(self, mark: Union[str, Path], through: Optional[Callable] = None) -> None:
+    def __init__(self, mark: str | Path, through: Callable | None = None) -> None:
         self.mark, self.through = str(mark), through
 
     def __reduce__(self):
@@ -43,7 +43,7 @@ class GetattrWalk:
         return getattr, (HistoryBuffer, '__init__')
 
 
-def kinds() -> Dict[str, Callable[[Path, Path], object]]:
+def kinds() -> dict[str, Callable[[Path, Path], object]]:
     """All kinds by name: what writes one to a path, given the file that its payload would make."""
     return {
         'pickle payload': lambda path, mark: torch.save(dict(state_dict=Payload(mark)), path),
@@ -72,7 +72,7 @@ def kinds() -> Dict[str, Callable[[Path, Path], object]]:
     }
 
 
-def write_kinds(folder: Union[str, Path], names: Optional[List[str]] = None) -> Dict[str, Path]:
+def write_kinds(folder: str | Path, names: list[str] | None = None) -> dict[str, Path]:
     """Write one of each kind, or of those that are named, into a folder.
 
     The payload of ``<file>`` would make ``<file>.ran`` beside it.

@@ -32,7 +32,8 @@ def main(argv=None) -> int:
     parser.add_argument('--work-dir', default='work_dirs/soak', help='default work_dirs/soak')
     parser.add_argument('--append', action='store_true', help='add to the report that is in the work dir')
     args = parser.parse_args(argv)
-    if args.kills < 0 or args.corruptions < 0 or args.memory_factor < 1 or args.minutes is not None and args.minutes <= 0:
+    no_time = args.minutes is not None and args.minutes <= 0
+    if args.kills < 0 or args.corruptions < 0 or args.memory_factor < 1 or no_time:
         raise UserInputError('--kills and --corruptions are 0 or more, --memory-factor 1 or more, --minutes above 0.')
 
     torch.set_num_threads(1)  # processes are forked from this one

@@ -17,9 +17,9 @@ import struct
 import sys
 import time
 import traceback
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Dict, Iterator, List, Optional, Sequence
 
 import torch
 from mmengine.config import Config
@@ -117,10 +117,10 @@ class Round:
         different (list[str]): What is not, if anything.
         seconds (float): Duration.
     """
-    faults: List[Fault] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
     starts: int = 0
     identical: bool = False
-    different: List[str] = field(default_factory=list)
+    different: list[str] = field(default_factory=list)
     seconds: float = 0.
 
 
@@ -176,7 +176,7 @@ class Training:
             sys.stderr.flush()
             os._exit(status)
 
-    def wait(self, seconds: Optional[float] = None, doing: Optional[int] = None) -> Optional[int]:
+    def wait(self, seconds: float | None = None, doing: int | None = None) -> int | None:
         """Wait for the process to end, or for a time, or until it does something.
 
         Args:
@@ -218,18 +218,18 @@ class Training:
                                  f'{str(self.folder.with_suffix(".log"))!r}.')
         return status
 
-    def losses(self) -> Dict[int, dict]:
+    def losses(self) -> dict[int, dict]:
         """The losses of the last pass over each iteration; lines that a kill cut short are left out."""
         found = {}
         for line in self._lines():
             found[line['iter']] = line['losses']
         return found
 
-    def memory(self) -> List[int]:
+    def memory(self) -> list[int]:
         """Resident bytes after every iteration."""
         return [line['memory'] for line in self._lines()]
 
-    def _lines(self) -> List[dict]:
+    def _lines(self) -> list[dict]:
         lines = []
         for line in self.log.read_bytes().split(b'\n') if self.log.is_file() else []:
             try:
@@ -239,11 +239,11 @@ class Training:
         return lines
 
 
-def final_state(folder: Path) -> Dict[str, object]:
+def final_state(folder: Path) -> dict[str, object]:
     """Weights, optimiser and schedules of the last checkpoint, flat, with a digest in place of each tensor."""
     path = newest_checkpoint(folder)
     saved = load_checkpoint_safely(path)
-    flat: Dict[str, object] = dict(epoch=saved['meta']['epoch'], iter=saved['meta']['iter'])
+    flat: dict[str, object] = dict(epoch=saved['meta']['epoch'], iter=saved['meta']['iter'])
 
     def flatten(key: str, value: object) -> None:
         if isinstance(value, dict):
@@ -263,7 +263,7 @@ def final_state(folder: Path) -> Dict[str, object]:
     return flat
 
 
-def differences(one: dict, other: dict) -> List[str]:
+def differences(one: dict, other: dict) -> list[str]:
     """Keys whose values differ or that only one has."""
     return sorted(str(key) for key in {*one, *other} if one.get(key) != other.get(key))
 
@@ -309,7 +309,7 @@ class Soak:
     def __init__(self, cfg: Config, folder: Path, seed: int = 0) -> None:
         self.cfg, self.folder = cfg, folder
         self.draw = random.Random(seed)
-        self.rounds: List[Round] = []
+        self.rounds: list[Round] = []
 
     def undisturbed(self, memory_factor: int = 1) -> None:
         """The run that the others are compared with, and one to see the memory over many iterations.
@@ -374,7 +374,7 @@ class Soak:
         self.rounds.append(result)
         return result
 
-    def _wait(self, training: Training, kind: Optional[str]) -> Optional[int]:
+    def _wait(self, training: Training, kind: str | None) -> int | None:
         """Wait for the moment of a fault; the status of the process if it ends before that."""
         if kind is None:
             return training.wait()
@@ -386,7 +386,7 @@ class Soak:
         return status if status is not None else training.wait(
             self.draw.uniform(0, 0.5 * (self.seconds - self.start_seconds)))
 
-    def meet(self, kills: int, corruptions: int, minutes: Optional[float] = None, faults: int = 5) -> Iterator[Round]:
+    def meet(self, kills: int, corruptions: int, minutes: float | None = None, faults: int = 5) -> Iterator[Round]:
         """Go round until there were so many kills and corruptions, or the time is up; gives each round when it ended.
 
         Args:

@@ -1,6 +1,6 @@
 """Give every kind of bad image and hostile file to what really loads them, and write down what each got."""
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable, Dict, List
 
 from mmengine.dataset import default_collate
 from mmengine.runner import load_checkpoint
@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mimhd_mm.datasets import LoadAnyImage
+from mimhd_mm.engine.resume.safe_loading import safe_loading
 from mimhd_mm.errors import UserInputError
 from mimhd_mm.markdown import markdown_table
 from mimhd_mm.weights.mae_files import read_mae_file
@@ -22,15 +23,15 @@ PIPELINE = [dict(type='mimhd_mm.LoadAnyImage', max_bad=100),
             dict(type='mmpretrain.PackInputs')]  # of pre-training configs
 
 #: what reads checkpoints -> how
-READERS: Dict[str, Callable[[Path], object]] = {
+READERS: dict[str, Callable[[Path], object]] = {
     'teacher': lambda path: read_mae_file(path, need_decoder=True),
     'converter': read_vit_file,
     'student': read_tensors,
-    '--resume, load_from, init_cfg': lambda path: load_checkpoint(nn.Linear(2, 2), str(path)),
+    '--resume, load_from, init_cfg': safe_loading()(lambda path: load_checkpoint(nn.Linear(2, 2), str(path))),
 }
 
 
-def try_images(folder: Path) -> List[dict]:
+def try_images(folder: Path) -> list[dict]:
     """Write one image of each kind and load it as a training does, alone and beside a good one.
 
     Args:
@@ -64,7 +65,7 @@ def try_workers(folder: Path, workers: int = 2) -> dict:
     return dict(samples=len(listed), loaded=len(loaded), replaced=replaced, workers=workers)
 
 
-def try_files(folder: Path) -> List[dict]:
+def try_files(folder: Path) -> list[dict]:
     """Write one hostile file of each kind and give it to everything that reads checkpoints.
 
     Args:

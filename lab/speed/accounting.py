@@ -1,8 +1,9 @@
 """Count what a computation costs: matmuls, FLOPs, and how fast its matmuls could be."""
 import statistics
 from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Callable, Dict, Iterator, NamedTuple, Tuple
+from typing import NamedTuple
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -17,8 +18,8 @@ MATMULS = {aten.mm.default: 0, aten.bmm.default: 0, aten.addmm.default: 1, aten.
 
 class Matmul(NamedTuple):
     """The shapes (.., m, k) and (.., k, n) of one product, and its type."""
-    first: Tuple[int, ...]
-    second: Tuple[int, ...]
+    first: tuple[int, ...]
+    second: tuple[int, ...]
     dtype: torch.dtype
 
     @property
@@ -71,7 +72,7 @@ def count_flops(compute: Callable[[], object]) -> int:
     return counter.get_total_flops()
 
 
-def matmul_rate(matmuls: Counter, device: torch.device, known: Dict[Matmul, float], coverage: float = 0.9) -> float:
+def matmul_rate(matmuls: Counter, device: torch.device, known: dict[Matmul, float], coverage: float = 0.9) -> float:
     """FLOP/s of a step's own matmuls, each alone and on contiguous random matrices: what the step cannot exceed.
 
     Args:

@@ -19,7 +19,7 @@ from mimhd_mm.measuring.devices import find_device
 from . import report
 from .hook_timing import table_rows, time_hooks
 
-NOTES = ('seconds are from before the first hook of the training to after the last one; each is a hook\'s own, without '
+NOTES = ("seconds are from before the first hook of the training to after the last one; each is a hook's own, without "
          'those of hooks that it calls; calls are the moments for which it has a method',
          'hooks that draw: head weights, head routing, reconstructions, attention; that probe: k-NN')
 

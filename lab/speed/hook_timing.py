@@ -1,7 +1,7 @@
 """How much of a training's time its hooks take: ``HookTimingRunner``, and the rows of a table."""
 import functools
 import time
-from typing import Dict, List, NamedTuple, Optional, Type
+from typing import NamedTuple
 
 import torch
 from mmengine.config import Config
@@ -16,7 +16,7 @@ from mimhd_mm.errors import UserInputError
 from mimhd_mm.registry import RUNNERS
 
 #: kinds of hooks that training does not need -> their classes
-KINDS: Dict[str, tuple] = {'draws': (DrawingHook, HeadWeightHook), 'probes': (KNNProbeHook, )}
+KINDS: dict[str, tuple] = {'draws': (DrawingHook, HeadWeightHook), 'probes': (KNNProbeHook, )}
 
 
 class Taken(NamedTuple):
@@ -47,9 +47,9 @@ class HookTimingRunner(MultiStudentRunner):
     """
 
     def __init__(self, *args, **kwargs) -> None:
-        self._taken: Dict[int, List[float]] = {}  # by hook: seconds, calls
-        self._inner: List[float] = []  # of the calls that are under way, seconds of hooks called from there
-        self._began: Optional[float] = None
+        self._taken: dict[int, list[float]] = {}  # by hook: seconds, calls
+        self._inner: list[float] = []  # of the calls that are under way, seconds of hooks called from there
+        self._began: float | None = None
         self.training_seconds = 0.
         super().__init__(*args, **kwargs)
 
@@ -80,7 +80,7 @@ class HookTimingRunner(MultiStudentRunner):
             if self._inner:
                 self._inner[-1] += seconds
 
-    def taken(self) -> List[Taken]:
+    def taken(self) -> list[Taken]:
         """What each hook took, the largest first."""
         found = [Taken(type(hook).__name__, *self._taken.get(id(hook), (0., 0)), kind_of(hook)) for hook in self.hooks]
         return sorted(found, key=lambda one: one.seconds, reverse=True)
@@ -98,8 +98,8 @@ def now() -> float:
     return time.perf_counter()
 
 
-@functools.lru_cache(maxsize=None)
-def acts(kind: Type[Hook], fn_name: str) -> bool:
+@functools.cache
+def acts(kind: type[Hook], fn_name: str) -> bool:
     """Whether hooks of a kind do anything there; mmengine's base class has a method for each moment."""
     return fn_name not in Hook.stages or fn_name in kind.get_triggered_stages(kind)
 
@@ -117,7 +117,7 @@ def time_hooks(cfg: Config) -> None:
     cfg.runner_type = 'mimhd_mm.HookTimingRunner'
 
 
-def table_rows(runner: HookTimingRunner) -> List[dict]:
+def table_rows(runner: HookTimingRunner) -> list[dict]:
     """A row a hook that acted, then sums: of hooks that draw, of those that draw or probe, and of all."""
     taken, total = runner.taken(), runner.training_seconds
     sums = {'**those that draw**': [one for one in taken if one.kind == 'draws'],

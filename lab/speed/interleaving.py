@@ -1,5 +1,4 @@
 """Steps side by side: several students of one teacher in one step, and several steps in turn."""
-from typing import Dict, List
 
 import torch
 
@@ -24,7 +23,7 @@ class StudentsStep(Step):
                 self._watch(wrapper, method, section)
 
     @property
-    def optimizers(self) -> List[torch.optim.Optimizer]:
+    def optimizers(self) -> list[torch.optim.Optimizer]:
         """The students'."""
         return [wrapper.optimizer for wrapper in self.optim_wrapper.values()]
 
@@ -40,7 +39,7 @@ class StudentsStep(Step):
         self.model.learn(images, teacher, seen, self.optim_wrapper, self.model.students)
 
 
-def interleave(steps: Dict[str, Step], repeats: int, warmup: int) -> Dict[str, List[Dict[str, float]]]:
+def interleave(steps: dict[str, Step], repeats: int, warmup: int) -> dict[str, list[dict[str, float]]]:
     """Run all steps in turn, A B C A B C, so that a machine's changing load falls on all of them.
 
     Args:

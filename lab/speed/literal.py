@@ -4,7 +4,6 @@ They are slow on purpose, in the ways that a straightforward reading is: attenti
 broadcast, the teacher runs on to its end, each view has a decoder pass of its own. Parts are built by this package's
 classes, so weights and losses are the same. Nobody trains with them.
 """
-from typing import Dict, List, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -48,7 +47,7 @@ def broadcast_bytes(batch: int, student_heads: int, teacher_heads: int, num_toke
     return 3 * 4 * batch * student_heads * teacher_heads * num_tokens ** 2
 
 
-def run_block(layer: nn.Module, x: Tensor) -> Tuple[Tensor, QKV]:
+def run_block(layer: nn.Module, x: Tensor) -> tuple[Tensor, QKV]:
     """One transformer block with its attention matrix built: tokens (B, N, D) to tokens, and q, k, v."""
     attention = layer.attn
     qkv = project_qkv(attention, layer.ln1(x))  # each (B, M, N, d)
@@ -62,7 +61,7 @@ class UnfusedViT(RelationViT):
     """A ``RelationViT`` that runs its blocks by :func:`run_block`; arguments are the parent's."""
 
     def forward_relation(self, images: Tensor, *, need_tokens: bool = True,
-                         seen: Optional[Tensor] = None) -> Tuple[Optional[Tensor], QKV]:
+                         seen: Tensor | None = None) -> tuple[Tensor | None, QKV]:
         """As the parent's."""
         x = self.embed(images, seen)  # (B, 1 + N, D)
         for number, layer in enumerate(self.layers, start=1):
@@ -94,7 +93,7 @@ class UnfusedTeacher(MAETeacher):
 class BroadcastHead(RelationDistillHead):
     """Eqs. 1 to 7 by :func:`broadcast_kl`; matchers are the parent's."""
 
-    def loss(self, student: QKV, teacher: QKV) -> Dict[str, Tensor]:
+    def loss(self, student: QKV, teacher: QKV) -> dict[str, Tensor]:
         """``loss_<pair>`` of q, k, v, each (B, M, 1 + N, d)."""
         if not self.with_cls_token:
             student, teacher = student.without_cls(), teacher.without_cls()
@@ -111,7 +110,7 @@ class BroadcastHead(RelationDistillHead):
 class HeadToHead(RelationDistillHead):
     """TinyMIM's loss as its public code has it: head m of the student against head m of the teacher."""
 
-    def loss(self, student: QKV, teacher: QKV) -> Dict[str, Tensor]:
+    def loss(self, student: QKV, teacher: QKV) -> dict[str, Tensor]:
         """``loss_<pair>`` of q, k, v, each (B, M, 1 + N, d)."""
         if not self.with_cls_token:
             student, teacher = student.without_cls(), teacher.without_cls()
@@ -126,7 +125,7 @@ class LiteralMIMHD(MIMHD):
         super().__init__(dict(backbone, type=UnfusedViT), dict(target_generator, type=WholeTeacher),
                          dict(head, type=BroadcastHead), **kwargs)
 
-    def loss(self, inputs: Images, data_samples: Optional[List[DataSample]] = None, **kwargs) -> Dict[str, Tensor]:
+    def loss(self, inputs: Images, data_samples: list[DataSample] | None = None, **kwargs) -> dict[str, Tensor]:
         """Eq. 11, by images (B, 3, H, W)."""
         images, teacher_images = student_and_teacher_views(inputs)  # each (B, 3, H, W)
         teacher = self.target_generator(teacher_images)  # each (B, M1, 1 + N, d1)

@@ -1,7 +1,7 @@
 """How fast a config's training data arrive, and how long a training would wait for them."""
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import closing
-from typing import Iterator, List, Sequence
 
 import torch
 from mmengine.config import Config
@@ -71,7 +71,7 @@ def measure_loader(loader: DataLoader, preprocess: BaseDataPreprocessor, batches
                 preprocess_ms=1000 * preprocessing / batches, start_s=start_s, batches=batches)
 
 
-def table_rows(results: Sequence[dict]) -> List[dict]:
+def table_rows(results: Sequence[dict]) -> list[dict]:
     """Results of :func:`measure_loader` as rows of a table."""
     return [{'workers': one['workers'], 'images/s': one['images_per_second'], 'waited, percent': 100 * one['waited'],
              'preprocessing, ms a batch': one['preprocess_ms'], 'first batch after, s': one['start_s']}

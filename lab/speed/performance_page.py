@@ -6,8 +6,8 @@ import shlex
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence
 
 import torch
 import yaml
@@ -33,7 +33,7 @@ def list_file() -> Path:
     return Path(__file__).with_name('performance.yml')
 
 
-def read_list() -> Dict[str, str]:
+def read_list() -> dict[str, str]:
     """Name -> command of ``lab.speed`` and its arguments."""
     return yaml.safe_load(list_file().read_text())
 
@@ -43,13 +43,13 @@ def command_of(text: str) -> str:
     return f'python -m lab.speed.{text}'
 
 
-def picture_of(name: str, text: str, pictures: Path) -> Optional[Path]:
+def picture_of(name: str, text: str, pictures: Path) -> Path | None:
     """The plot of a measurement of growth; None of others."""
     return pictures / f'step_time_{name}.png' if '--sweep' in text.split() else None
 
 
 def run_list(names: Sequence[str], results: Path, pictures: Path, again: bool = False,
-             **places: Optional[str]) -> Dict[str, str]:
+             **places: str | None) -> dict[str, str]:
     """Run measurements one after the other, each a process of its own, and keep what they leave.
 
     Without names, those that are kept already are left out. So is what cannot be run here. Each is told in a sentence.
@@ -88,7 +88,7 @@ def run_list(names: Sequence[str], results: Path, pictures: Path, again: bool = 
     return failures
 
 
-def why_not(name: str, text: str, results: Path, again: bool, places: Dict[str, Optional[str]]) -> Optional[str]:
+def why_not(name: str, text: str, results: Path, again: bool, places: dict[str, str | None]) -> str | None:
     """A sentence on why a measurement is left out, or None."""
     if (results / f'{name}.json').exists() and not again:
         return 'is kept already; --again replaces it.'
@@ -98,13 +98,13 @@ def why_not(name: str, text: str, results: Path, again: bool, places: Dict[str, 
     return f'left out, it needs {" and ".join(missing)}.' if missing else None
 
 
-def words_of(text: str, places: Dict[str, Optional[str]]) -> List[str]:
+def words_of(text: str, places: dict[str, str | None]) -> list[str]:
     """The words of an entry of the list, with the folders and files of this machine in their places."""
     return [re.sub('|'.join(places), lambda word: str(Path(places[word[0]]).resolve()), part)
             for part in shlex.split(text)]
 
 
-def run_one(name: str, text: str, results: Path, picture: Optional[Path], places: Dict[str, Optional[str]]) -> int:
+def run_one(name: str, text: str, results: Path, picture: Path | None, places: dict[str, str | None]) -> int:
     """Run one measurement; its file and its plot are replaced when it has come to its end.
 
     Returns:
@@ -126,7 +126,7 @@ def run_one(name: str, text: str, results: Path, picture: Optional[Path], places
     return 0
 
 
-def read_results(results: Path) -> Dict[str, dict]:
+def read_results(results: Path) -> dict[str, dict]:
     """What is kept, by name, in the list's order.
 
     Raises:
@@ -169,11 +169,11 @@ def write_page(page: Path, results: Path, pictures: Path) -> None:
     write_whole(page, text)
 
 
-def section(name: str, text: str, figures: Optional[dict], picture: Optional[Path], page: Path) -> str:
+def section(name: str, text: str, figures: dict | None, picture: Path | None, page: Path) -> str:
     """What the page shows of a measurement: plot, table and legend, or the command where it was not run."""
     if figures is None:
         return f'Not run: `{command_of(text)}`'
-    parts: List[str] = []
+    parts: list[str] = []
     if picture is not None and picture.is_file():
         path = Path(os.path.relpath(picture, page.parent)).as_posix()
         parts.append(f'![Seconds a step against {figures["results"][0]["swept"]}, by variant]({path})')

@@ -1,6 +1,7 @@
 """The distances between all heads as one matmul, and broadcast: what ``lab/speed/relation_loss.py`` compares."""
 import gc
-from typing import Callable, Dict, List, Sequence, Tuple
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from mimhd_mm.models.losses import RelationDistillLoss
 from .literal import broadcast_bytes, broadcast_kl
 
 #: the forms, each of log R of student (B, M2, N, N) and teacher (B, M1, N, N); the first is this project's
-FORMS: Dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+FORMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     'matmul': RelationDistillLoss('KL'), 'broadcast': broadcast_kl}
 
 
@@ -21,7 +22,7 @@ def random_relations(batch: int, heads: int, num_tokens: int, device: torch.devi
     return torch.randn(batch, heads, num_tokens, num_tokens, device=device).log_softmax(-1)
 
 
-def gradient(form: str, student: Tensor, teacher: Tensor, weight: Tensor) -> Tuple[Tensor, Tensor]:
+def gradient(form: str, student: Tensor, teacher: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Forward and backward pass of one form.
 
     Args:
@@ -50,8 +51,8 @@ def check_equal(student: Tensor, teacher: Tensor, weight: Tensor) -> None:
         assert difference < 1e-4, f'the {name} of the two forms differ by {difference:.1e} of the largest'
 
 
-def measure(tokens: Sequence[int], heads: Sequence[Tuple[int, int]], batch: int, device: torch.device, repeats: int,
-            max_bytes: float) -> Tuple[List[dict], List[str]]:
+def measure(tokens: Sequence[int], heads: Sequence[tuple[int, int]], batch: int, device: torch.device, repeats: int,
+            max_bytes: float) -> tuple[list[dict], list[str]]:
     """Time and memory of both forms, forward and backward, in turn.
 
     Args:
@@ -79,7 +80,7 @@ def measure(tokens: Sequence[int], heads: Sequence[Tuple[int, int]], batch: int,
                          random_relations(batch, teachers, number, device),
                          torch.rand(batch, students, teachers, device=device))
             check_equal(*arguments)
-            seconds: Dict[str, List[float]] = {form: [] for form in FORMS}
+            seconds: dict[str, list[float]] = {form: [] for form in FORMS}
             for _ in range(repeats):
                 for form in FORMS:
                     start = clock.mark()
@@ -87,7 +88,7 @@ def measure(tokens: Sequence[int], heads: Sequence[Tuple[int, int]], batch: int,
                     end = clock.mark()
                     clock.wait()
                     seconds[form].append(clock.between(start, end))
-            memory = {form: peak_bytes(lambda: gradient(form, *arguments), device) for form in FORMS}
+            memory = {form: peak_bytes(partial(gradient, form, *arguments), device) for form in FORMS}
             results.append(dict(
                 batch=batch, student_heads=students, teacher_heads=teachers, tokens=number,
                 seconds={form: quartiles(values)._asdict() for form, values in seconds.items()}, peak_bytes=memory))
@@ -96,7 +97,7 @@ def measure(tokens: Sequence[int], heads: Sequence[Tuple[int, int]], batch: int,
     return results, notes
 
 
-def table_rows(results: Sequence[dict]) -> List[dict]:
+def table_rows(results: Sequence[dict]) -> list[dict]:
     """Results of :func:`measure` as rows of a table; times in ms, memory in MB beyond the two relations."""
     rows = []
     for one in results:

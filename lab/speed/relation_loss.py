@@ -40,7 +40,7 @@ def read_heads(text: str) -> tuple:
     """
     parts = text.lower().split('x')
     if len(parts) != 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise UserInputError(f"--heads are given as M2xM1, e.g. 12x16, not {text!r}.")
+        raise UserInputError(f'--heads are given as M2xM1, e.g. 12x16, not {text!r}.')
     return int(parts[0]), int(parts[1])
 
 

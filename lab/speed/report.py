@@ -1,11 +1,11 @@
 """Tables and plots of what was measured."""
-from typing import Dict, List, Optional, Sequence
+from collections.abc import Sequence
 
 from mimhd_mm.markdown import markdown_table
 from mimhd_mm.measuring.record import legend, write_json
 
 
-def markdown(rows: Sequence[Dict[str, object]]) -> str:
+def markdown(rows: Sequence[dict[str, object]]) -> str:
     """Rows of equal keys as a table: text to the left, numbers to the right with three digits that count, None as a
     dash."""
     def cell(value) -> str:
@@ -20,8 +20,8 @@ def markdown(rows: Sequence[Dict[str, object]]) -> str:
     return markdown_table(keys, ([cell(row[key]) for key in keys] for row in rows), sides)
 
 
-def publish(table: Sequence[Dict[str, object]], facts: Dict[str, object], notes: Sequence[str],
-            path: Optional[str] = None, **figures) -> None:
+def publish(table: Sequence[dict[str, object]], facts: dict[str, object], notes: Sequence[str],
+            path: str | None = None, **figures) -> None:
     """Print a table with its legend, and keep both in a JSON file together with all figures.
 
     The file's ``table`` is a list of the lines that were printed, ``about`` and ``notes`` are what the legend is made
@@ -40,7 +40,7 @@ def publish(table: Sequence[Dict[str, object]], facts: Dict[str, object], notes:
         write_json(path, dict(table=text.splitlines(), about=facts, notes=list(notes), **figures))
 
 
-def plot_growth(path: str, curves: Dict[str, List[tuple]], axis: str) -> None:
+def plot_growth(path: str, curves: dict[str, list[tuple]], axis: str) -> None:
     """Draw how the time of a step grows.
 
     Args:

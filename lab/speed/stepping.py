@@ -1,7 +1,8 @@
 """Measure the steps of several variants side by side: what ``lab/speed/step_time.py`` does."""
 import gc
 import math
-from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from mmengine.config import Config
@@ -17,8 +18,16 @@ from mimhd_mm.models.selfsup import MIMHD
 
 from . import accounting
 from .interleaving import StudentsStep, interleave
-from .variants import (VARIANTS, NotHere, build_students, build_variant, check_memory, compile_variant, read_size,
-                       share_frozen)
+from .variants import (
+    VARIANTS,
+    NotHere,
+    build_students,
+    build_variant,
+    check_memory,
+    compile_variant,
+    read_size,
+    share_frozen,
+)
 
 #: what can be swept -> (caption of the axis, values)
 SWEEPS = {'tokens': ('patch tokens N', (64, 196, 576, 1024)), 'heads': ("student's heads", (3, 6, 12, 24)),
@@ -53,14 +62,14 @@ class Options(NamedTuple):
     warmup: int
     max_bytes: float
     compile: bool = False
-    images: Optional[str] = None
+    images: str | None = None
     workers: int = 0
-    img_size: Optional[int] = None
-    heads: Optional[int] = None
-    students: Optional[str] = None
+    img_size: int | None = None
+    heads: int | None = None
+    students: str | None = None
 
 
-def measure(options: Options) -> Tuple[List[dict], List[str]]:
+def measure(options: Options) -> tuple[list[dict], list[str]]:
     """Time the variants in turn and account for each of them.
 
     Variants that cannot be built here, for want of memory or of an argument, are left out with a note. Of students, the
@@ -75,7 +84,7 @@ def measure(options: Options) -> Tuple[List[dict], List[str]]:
     """
     steps, notes = (build_student_steps(options), []) if options.students else build_steps(options)
     costs, asked = {}, len(steps)
-    rates: Dict[accounting.Matmul, float] = {}
+    rates: dict[accounting.Matmul, float] = {}
     for name in list(steps):
         try:
             steps[name]()  # the optimiser's state is there from now on
@@ -97,7 +106,7 @@ def measure(options: Options) -> Tuple[List[dict], List[str]]:
     return [summarise(name, rounds[name], first, costs[name], options.batch_size) for name in rounds], notes
 
 
-def build_steps(options: Options) -> Tuple[Dict[str, Step], List[str]]:
+def build_steps(options: Options) -> tuple[dict[str, Step], list[str]]:
     """The steps by name, and notes on those left out."""
     models, steps, notes = {}, {}, []
     for name in choose(options.variants, tuple(VARIANTS), 'variant'):
@@ -122,7 +131,7 @@ def build_steps(options: Options) -> Tuple[Dict[str, Step], List[str]]:
     return steps, notes
 
 
-def build_student_steps(options: Options) -> Dict[str, Step]:
+def build_student_steps(options: Options) -> dict[str, Step]:
     """The steps of some students, each with a teacher, and ``'together'``, that of all with one."""
     torch.manual_seed(0)
     models = build_students(options.students, img_size=options.img_size, dtype=options.dtype)
@@ -135,7 +144,7 @@ def build_student_steps(options: Options) -> Dict[str, Step]:
     return steps
 
 
-def add_up_rounds(rounds: Dict[str, List[dict]]) -> List[dict]:
+def add_up_rounds(rounds: dict[str, list[dict]]) -> list[dict]:
     """Seconds by section of what is run one after the other in each round: all but ``'together'``."""
     alone = [own for name, own in rounds.items() if name != 'together']
     return [{section: sum(one[section] for one in parts) for section in SECTIONS} for parts in zip(*alone)]
@@ -164,7 +173,7 @@ def make_batches(model: nn.Module, cfg: Config, options: Options) -> Callable[[]
     return lambda: preprocess(next(batches), True)
 
 
-def account(step: Step, options: Options, rates: Dict[accounting.Matmul, float]) -> dict:
+def account(step: Step, options: Options, rates: dict[accounting.Matmul, float]) -> dict:
     """What one step costs apart from time.
 
     FLOPs are counted on up to 8 images and scaled to the batch. Memory is the step's own: other variants' weights are
@@ -188,7 +197,7 @@ def account(step: Step, options: Options, rates: Dict[accounting.Matmul, float])
                 matmul_flops_per_second=accounting.matmul_rate(accountant.matmuls, options.device, rates))
 
 
-def summarise(name: str, rounds: List[dict], first: Sequence[float], costs: dict, batch_size: int) -> dict:
+def summarise(name: str, rounds: list[dict], first: Sequence[float], costs: dict, batch_size: int) -> dict:
     """The figures of one variant.
 
     Args:
@@ -212,7 +221,7 @@ def summarise(name: str, rounds: List[dict], first: Sequence[float], costs: dict
         **costs, flops_per_second=rate, share_of_matmul_rate=share, rounds=rounds)
 
 
-def table_rows(results: Sequence[dict], with_data: bool) -> List[dict]:
+def table_rows(results: Sequence[dict], with_data: bool) -> list[dict]:
     """Results of :func:`measure` as rows of a table; parts of a step as medians, in ms."""
     rows = []
     for result in results:
@@ -233,7 +242,7 @@ def table_rows(results: Sequence[dict], with_data: bool) -> List[dict]:
     return rows
 
 
-def sweep(kind: str, values: Sequence[int], options: Options) -> Tuple[List[dict], List[str]]:
+def sweep(kind: str, values: Sequence[int], options: Options) -> tuple[list[dict], list[str]]:
     """:func:`measure` for each value of what is swept; those at which nothing fits are left out with a note.
 
     Args:
@@ -270,9 +279,9 @@ def sweep(kind: str, values: Sequence[int], options: Options) -> Tuple[List[dict
     return results, notes
 
 
-def curves_of(results: Sequence[dict]) -> Dict[str, List[tuple]]:
+def curves_of(results: Sequence[dict]) -> dict[str, list[tuple]]:
     """Results of :func:`sweep` as lines of :func:`lab.speed.report.plot_growth`."""
-    curves: Dict[str, List[tuple]] = {}
+    curves: dict[str, list[tuple]] = {}
     for result in results:
         curves.setdefault(result['variant'], []).append((result['value'], *result['seconds'].values()))
     return curves

@@ -2,7 +2,8 @@
 import copy
 import inspect
 import math
-from typing import Dict, NamedTuple, Optional, Sequence, Tuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from mmengine.config import Config
@@ -50,7 +51,7 @@ class Variant(NamedTuple):
     algorithm: type
     changes: dict = {}
     half_on_gpu: bool = False
-    dtype: Optional[str] = None
+    dtype: str | None = None
     optimiser: dict = {}
 
     def dtype_on(self, device: torch.device, asked: str) -> str:
@@ -76,7 +77,8 @@ VARIANTS = {
                        optimiser=dict(type='AdamW')),
     'public-tinymim': Variant('TinyMIM as its public code has it: attention materialised, plain AdamW, fp16 on a GPU',
                               PublicTinyMIM, half_on_gpu=True, optimiser=dict(type='AdamW')),
-    'mimhd-adamw': Variant("MIM-HD, this project, torch's AdamW as it comes", MIMHD, WHOLE, optimiser=dict(type='AdamW')),
+    'mimhd-adamw': Variant("MIM-HD, this project, torch's AdamW as it comes", MIMHD, WHOLE,
+                           optimiser=dict(type='AdamW')),
     'mimhd-foreach': Variant('MIM-HD, this project, AdamW by operations on all weights (`foreach=True`)', MIMHD,
                              WHOLE, optimiser=dict(type='AdamW', foreach=True)),
 }
@@ -93,8 +95,8 @@ def read_size(size: str, family: type) -> Config:
     return read_config(project_root() / 'configs' / 'pretrain' / name)
 
 
-def build_variant(name: str, size: str, *, img_size: Optional[int] = None, heads: Optional[int] = None,
-                  dtype: str = 'float32') -> Tuple[nn.Module, Config]:
+def build_variant(name: str, size: str, *, img_size: int | None = None, heads: int | None = None,
+                  dtype: str = 'float32') -> tuple[nn.Module, Config]:
     """Model and config of a variant, with random weights and no file read.
 
     The model's ``init_weights``, which wants a teacher's file, is not called: see
@@ -134,8 +136,8 @@ def build_variant(name: str, size: str, *, img_size: Optional[int] = None, heads
     return built.train(), cfg
 
 
-def build_students(group: str, *, img_size: Optional[int] = None, dtype: str = 'float32'
-                   ) -> Dict[str, Tuple[nn.Module, Config]]:
+def build_students(group: str, *, img_size: int | None = None, dtype: str = 'float32'
+                   ) -> dict[str, tuple[nn.Module, Config]]:
     """A ``MultiStudent``, and each of its students with a teacher of its own, with random weights and no file read.
 
     Args:
@@ -170,7 +172,7 @@ def build_students(group: str, *, img_size: Optional[int] = None, dtype: str = '
 
 def share_frozen(models: Sequence[nn.Module]) -> None:
     """Let frozen weights of the same name, shape and type be the same memory in all models: teachers are large."""
-    seen: Dict[tuple, torch.Tensor] = {}
+    seen: dict[tuple, torch.Tensor] = {}
     for model in models:
         for name, parameter in model.named_parameters():
             if not parameter.requires_grad:

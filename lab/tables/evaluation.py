@@ -5,7 +5,6 @@ import hashlib
 import logging
 import re
 from pathlib import Path
-from typing import Optional
 
 from mmengine.config import Config
 from mmengine.logging import MMLogger
@@ -80,9 +79,9 @@ def evaluation_text(run: SeedRun, task: str, options: TableOptions) -> str:
                             asked.gpus, asked.shorten, asked.seed, asked.amp)
 
 
-@functools.lru_cache(maxsize=None)
-def _evaluation_text(path: Path, width: int, task: str, name: str, classification_root: Optional[str],
-                     segmentation_root: Optional[str], gpus: int, shorten: float, seed: int, amp: bool) -> str:
+@functools.cache
+def _evaluation_text(path: Path, width: int, task: str, name: str, classification_root: str | None,
+                     segmentation_root: str | None, gpus: int, shorten: float, seed: int, amp: bool) -> str:
     options = Options(checkpoints=[], settings=Settings(name, {}), tasks=[task], gpus=gpus, shorten=shorten, seed=seed,
                       amp=amp, classification_root=classification_root, segmentation_root=segmentation_root)
     return config_text(read_base(path), EvaluatedStudent('student', width), task, Path('.'), options)
@@ -95,7 +94,7 @@ def student_width(run: SeedRun) -> int:
     return RelationViT.settings_of(run.cfg.model.backbone.get('arch', 'base'))['embed_dims']
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _width_of_file(path: str) -> int:
     return read_mae_file(path).embed_dims
 
@@ -123,7 +122,7 @@ def check_run(run: SeedRun, options: TableOptions) -> None:
         _check_task(evaluation_text(run, task, options), task, options.amp)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _check_task(text: str, task: str, amp: bool) -> None:
     cfg = Config.fromstring(text, '.py')
     if task != 'knn':

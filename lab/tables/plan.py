@@ -4,10 +4,10 @@ import functools
 import hashlib
 import json
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from pprint import pformat
-from typing import Iterator, List, Optional, Sequence, Tuple
 
 from mmengine.config import Config
 
@@ -45,13 +45,13 @@ class TableOptions:
     seeds: int = 1
     gpus: int = 1
     tasks: Sequence[str] = ('knn', )
-    pretrain_root: Optional[str] = None
-    classification_root: Optional[str] = None
-    segmentation_root: Optional[str] = None
-    teacher: Optional[str] = None
-    heads: Optional[str] = None
+    pretrain_root: str | None = None
+    classification_root: str | None = None
+    segmentation_root: str | None = None
+    teacher: str | None = None
+    heads: str | None = None
     shorten: float = 1.
-    shorten_tasks: Optional[float] = None
+    shorten_tasks: float | None = None
     amp: bool = False
     work_dir: str = 'work_dirs/tables'
 
@@ -83,10 +83,10 @@ class SeedRun:
     """
     seed: int
     folder: Path
-    text: Optional[str] = None
-    cfg: Optional[Config] = None
-    base: Optional[Path] = None
-    imported: Optional[Path] = None
+    text: str | None = None
+    cfg: Config | None = None
+    base: Path | None = None
+    imported: Path | None = None
     untrained: bool = False
 
     @property
@@ -98,7 +98,7 @@ class SeedRun:
         return Path(self.cfg.work_dir) / f'{name}.pth'
 
 
-def plan_row(row: PaperRow, options: TableOptions) -> List[SeedRun]:
+def plan_row(row: PaperRow, options: TableOptions) -> list[SeedRun]:
     """The runs of a row, one a seed; none where it has no miniature or its imported file is not here.
 
     Raises:
@@ -141,7 +141,8 @@ def plan_pretraining(source: dict, options: TableOptions, seed: int) -> SeedRun:
     identity = json.dumps([cfg.to_dict(), hashes, options.gpus, options.amp, *([untrained] if untrained else [])],
                           sort_keys=True, default=str)
     changed = (f'{key.split(".")[-1]}={value}' for key, value in row_options.items() if value_of(base, key) != value)
-    words = [path.stem, *changed, *(['untrained'] if untrained else []), f's{seed}', hashlib.sha256(identity.encode()).hexdigest()[:10]]
+    words = [path.stem, *changed, *(['untrained'] if untrained else []), f's{seed}',
+             hashlib.sha256(identity.encode()).hexdigest()[:10]]
     folder = runs_folder(options) / re.sub(r'[^\w.=-]', '', '-'.join(words))
     cfg.work_dir = (folder / 'pretrain').as_posix()
     return SeedRun(seed, folder, f'{body}work_dir = {cfg.work_dir!r}\n', cfg, path, untrained=untrained)
@@ -198,7 +199,7 @@ def value_of(base: Config, key: str):
     return functools.reduce(lambda found, part: found[part], parents, base).get(last)
 
 
-def pretraining_datasets(cfg: Config) -> Iterator[Tuple[str, dict]]:
+def pretraining_datasets(cfg: Config) -> Iterator[tuple[str, dict]]:
     """Every dataset of a pre-training with the key it stands under: for training, and those of a k-NN probe."""
     return datasets_of(cfg, ['train_dataloader'])
 
@@ -219,13 +220,13 @@ def runs_folder(options: TableOptions) -> Path:
     return Path(options.work_dir).resolve() / 'runs'
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def read_base(path: Path) -> Config:
     """A config, read once; not to be changed."""
     return read_config_file(path)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def file_hash(path: str) -> str:
     """Hash of a file, computed once."""
     return sha256_of(Path(path))

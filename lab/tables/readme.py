@@ -1,7 +1,7 @@
 """The map of every row of the paper's tables to its files: the generated part of ``configs/README.md``."""
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Dict, Iterator, List, Tuple
 
 from mimhd_mm.markdown import markdown_table
 
@@ -16,7 +16,7 @@ STEM = re.compile(r'^(?P<method>[a-z-]+)_vit-(?P<size>[a-z]+)-p\d+.*_(?P<data>in
 PAPER = {'top1': 'top-1', 'mIoU': 'mIoU'}
 
 
-def write_readme(readme: Path, tables: Dict[str, PaperTable]) -> None:
+def write_readme(readme: Path, tables: dict[str, PaperTable]) -> None:
     """Replace what is between the two markers.
 
     Raises:
@@ -25,7 +25,7 @@ def write_readme(readme: Path, tables: Dict[str, PaperTable]) -> None:
     write_part(readme, BEGIN, END, generated_part(readme.parent, tables))
 
 
-def generated_part(configs: Path, tables: Dict[str, PaperTable]) -> str:
+def generated_part(configs: Path, tables: dict[str, PaperTable]) -> str:
     """The tables and what follows pre-training, as Markdown with links relative to ``configs``."""
     parts = [table_part(table) for table in tables.values()]
     return '\n\n'.join([*parts, downstream_part(configs, tables)])
@@ -60,7 +60,7 @@ def link(path: Path) -> str:
     return f'[{path.stem}]({path.as_posix()})'
 
 
-def downstream_part(configs: Path, tables: Dict[str, PaperTable]) -> str:
+def downstream_part(configs: Path, tables: dict[str, PaperTable]) -> str:
     """Which configs fine-tune, probe and segment with what the rows' configs train."""
     lines = []
     for method, size, data in students(tables):
@@ -79,9 +79,9 @@ def downstream_part(configs: Path, tables: Dict[str, PaperTable]) -> str:
         ['method, size, data', 'fine-tuning', 'linear layer', 'segmentation'], lines, 'llll')
 
 
-def students(tables: Dict[str, PaperTable]) -> Iterator[Tuple[str, str, str]]:
+def students(tables: dict[str, PaperTable]) -> Iterator[tuple[str, str, str]]:
     """Method, size and data of every config in the tables, each once, in their order."""
-    configs: List[str] = [source['config'] for kind in ('full', 'mini') for table in tables.values()
+    configs: list[str] = [source['config'] for kind in ('full', 'mini') for table in tables.values()
                           for row in table.rows for source in [row.sources.get(kind, {})] if 'config' in source]
     matches = (STEM.match(Path(config).stem) for config in configs)
     yield from dict.fromkeys(match.group('method', 'size', 'data') for match in matches if match)

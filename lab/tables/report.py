@@ -3,8 +3,8 @@ import csv
 import io
 import json
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence, Tuple
 
 from mimhd_mm.errors import UserInputError
 from mimhd_mm.evaluation.tasks import COLUMNS, PAPER
@@ -15,10 +15,10 @@ from .evaluation import evaluation_folder
 from .plan import SeedRun, TableOptions
 from .rows import PaperRow, PaperTable, options_text
 
-Failures = Dict[Tuple[int, int], str]
+Failures = dict[tuple[int, int], str]
 
 
-def write_report(table: PaperTable, plans: Dict[int, List[SeedRun]], failures: Failures, options: TableOptions,
+def write_report(table: PaperTable, plans: dict[int, list[SeedRun]], failures: Failures, options: TableOptions,
                  command: str) -> None:
     """Write the table into the work dir, in its three forms, from what is there now.
 
@@ -101,7 +101,7 @@ def read_run(run: SeedRun, options: TableOptions) -> dict:
     return entry
 
 
-def summary(values: Sequence[float]) -> Optional[dict]:
+def summary(values: Sequence[float]) -> dict | None:
     """Mean, sample standard deviation (over n - 1; None for a single value) and number of values; None of none."""
     if not values:
         return None
@@ -109,7 +109,7 @@ def summary(values: Sequence[float]) -> Optional[dict]:
     return dict(mean=statistics.fmean(values), std=std, n=len(values))
 
 
-def describe(rows: List[dict], options: TableOptions, command: str) -> Dict[str, str]:
+def describe(rows: list[dict], options: TableOptions, command: str) -> dict[str, str]:
     """What the numbers were computed with."""
     def used(key: str, by_row: bool = False) -> str:
         texts = {row['number']: '; '.join(dict.fromkeys(
@@ -135,7 +135,7 @@ def describe(rows: List[dict], options: TableOptions, command: str) -> Dict[str,
         'hours of pre-training and evaluation, all seeds together': hours or 'nothing has been run'}
 
 
-def markdown(table: PaperTable, rows: List[dict], about: Dict[str, str], options: TableOptions) -> str:
+def markdown(table: PaperTable, rows: list[dict], about: dict[str, str], options: TableOptions) -> str:
     """The whole Markdown file; a star marks numbers of trainings that were shortened."""
     paper = [key for key in PAPER if any(key in row['paper'] for row in rows)]
     stars = {task: ' *' if min(options.shorten, 1 if task == 'knn' else options.task_length) < 1 else ''
@@ -168,7 +168,7 @@ def cell(row: dict, task: str, options: TableOptions, star: str) -> str:
     return 'no miniature' if row['status'] == 'no miniature' else 'not run'
 
 
-def csv_text(rows: List[dict], options: TableOptions) -> str:
+def csv_text(rows: list[dict], options: TableOptions) -> str:
     """One line a row; figures of the log beside the scores."""
     logged = sorted({key for row in rows for key in row['logged']})
     lines = []

@@ -1,8 +1,8 @@
 """The rows of the paper's tables and figures, as ``lab/tables/tables.yml`` lists them."""
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence
 
 import yaml
 
@@ -24,8 +24,8 @@ class PaperRow:
     """
     number: int
     name: str
-    sources: Dict[str, dict]
-    paper: Dict[str, float] = field(default_factory=dict)
+    sources: dict[str, dict]
+    paper: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class PaperTable:
     """
     name: str
     title: str
-    rows: List[PaperRow]
+    rows: list[PaperRow]
 
 
 def tables_file() -> Path:
@@ -47,7 +47,7 @@ def tables_file() -> Path:
     return Path(__file__).with_name('tables.yml')
 
 
-def read_tables(path: Path) -> Dict[str, PaperTable]:
+def read_tables(path: Path) -> dict[str, PaperTable]:
     """Read a list of tables, by name; its format is described at the top of ``lab/tables/tables.yml``.
 
     Raises:
@@ -68,18 +68,19 @@ def read_tables(path: Path) -> Dict[str, PaperTable]:
                              ) from error
     for table in tables.values():
         if not re.fullmatch(r'\w[\w.=-]*', str(table.name)):  # files are named after it
-            raise UserInputError(f'{str(path)!r}: a table cannot be called {table.name!r}; take letters, digits and . _ '
-                                 f'= - for its name.')
+            raise UserInputError(f'{str(path)!r}: a table cannot be called {table.name!r}; take letters, digits and . '
+                                 f'_ = - for its name.')
         for row in table.rows:
             for kind, source in row.sources.items():
                 if not source.keys() <= {'config', 'options', 'checkpoint', 'untrained'} or \
                         ('config' in source) == ('checkpoint' in source):
                     raise UserInputError(f'{str(path)!r}, {table.name}, row {row.number}: {kind!r} holds either a '
-                                         f'`config`, maybe with `options` and `untrained`, or a `checkpoint`, not {source}.')
+                                         f'`config`, maybe with `options` and `untrained`, or a `checkpoint`, not '
+                                         f'{source}.')
     return tables
 
 
-def choose_table(tables: Dict[str, PaperTable], name: Optional[str]) -> PaperTable:
+def choose_table(tables: dict[str, PaperTable], name: str | None) -> PaperTable:
     """The table of that name.
 
     Raises:
@@ -91,7 +92,7 @@ def choose_table(tables: Dict[str, PaperTable], name: Optional[str]) -> PaperTab
     return tables[name]
 
 
-def choose_rows(table: PaperTable, numbers: Optional[Sequence[int]]) -> List[int]:
+def choose_rows(table: PaperTable, numbers: Sequence[int] | None) -> list[int]:
     """The numbers of the rows to run.
 
     Raises:
@@ -105,12 +106,12 @@ def choose_rows(table: PaperTable, numbers: Optional[Sequence[int]]) -> List[int
     return sorted(set(numbers)) if numbers else known
 
 
-def options_text(options: Optional[dict]) -> str:
+def options_text(options: dict | None) -> str:
     """Options as they follow ``--cfg-options``."""
     return ' '.join(f'{key}={value}' for key, value in (options or {}).items())
 
 
-def describe_tables(tables: Dict[str, PaperTable]) -> str:
+def describe_tables(tables: dict[str, PaperTable]) -> str:
     """Tables and rows with their configs, for a terminal."""
     lines = []
     for table in tables.values():

@@ -4,9 +4,9 @@ import json
 import sys
 import time
 import traceback
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 import torch
 from mmengine.registry import DefaultScope
@@ -30,8 +30,8 @@ from .rows import PaperTable, choose_rows
 LOGGED = ('head_entropy', 'head_coverage', 'head_spread')
 
 
-def run_table(table: PaperTable, numbers: Optional[Sequence[int]], options: TableOptions, command: str
-              ) -> Dict[str, str]:
+def run_table(table: PaperTable, numbers: Sequence[int] | None, options: TableOptions, command: str
+              ) -> dict[str, str]:
     """Run what has no result yet; write the table before the first run and after every one.
 
     Args:
@@ -48,7 +48,7 @@ def run_table(table: PaperTable, numbers: Optional[Sequence[int]], options: Tabl
     """
     chosen = choose_rows(table, numbers)
     check_table_options(options)
-    plans: Dict[int, List[SeedRun]] = {}
+    plans: dict[int, list[SeedRun]] = {}
     for row in table.rows:
         try:
             plans[row.number] = plan_row(row, options)
@@ -69,7 +69,7 @@ def run_table(table: PaperTable, numbers: Optional[Sequence[int]], options: Tabl
         for run in missing[:1]:  # seeds make no difference to what can be checked
             check_run(run, options)
 
-    failures: Dict[Tuple[int, int], str] = {}
+    failures: dict[tuple[int, int], str] = {}
     write_report(table, plans, failures, options, command)
     for row in table.rows:
         for run in plans[row.number] if row.number in chosen else []:
@@ -183,7 +183,7 @@ def save_untrained(run: SeedRun) -> None:
     torch.save(dict(meta=dict(cfg=run.cfg.pretty_text, epoch=0), state_dict=model.state_dict()), run.checkpoint)
 
 
-def last_figures(folder: Path) -> Dict[str, float]:
+def last_figures(folder: Path) -> dict[str, float]:
     """The head weights' figures in the last line about training, if it has any."""
     for entry in reversed(logged(folder)):
         if 'loss' in entry:

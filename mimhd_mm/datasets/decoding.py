@@ -3,7 +3,7 @@ import io
 import logging
 import os
 import struct
-from typing import Dict, NamedTuple, Optional, Tuple
+from typing import NamedTuple
 
 import mmcv
 import numpy as np
@@ -30,11 +30,11 @@ class JPEGFrame(NamedTuple):
         size (tuple): Height and width in pixels as stored, before any turn by EXIF.
         plain (bool): Whether it is whole and has 1 or 3 components of 8 bits.
     """
-    size: Tuple[int, int]
+    size: tuple[int, int]
     plain: bool
 
 
-def read_bytes(path: str, backend_args: Optional[dict] = None) -> bytes:
+def read_bytes(path: str, backend_args: dict | None = None) -> bytes:
     """The content of a file.
 
     Raises:
@@ -94,7 +94,7 @@ def check_size(height: int, width: int) -> None:
         raise BadImage(f'{width} x {height} pixels, more than {MAX_PIXELS}')
 
 
-def to_rgb(image: Image.Image, format: Optional[str]) -> Image.Image:
+def to_rgb(image: Image.Image, format: str | None) -> Image.Image:
     """Convert an image of any of Pillow's modes to RGB.
 
     Args:
@@ -115,7 +115,7 @@ def to_rgb(image: Image.Image, format: Optional[str]) -> Image.Image:
     return image.convert('RGB')
 
 
-def jpeg_frame(content: bytes) -> Optional[JPEGFrame]:
+def jpeg_frame(content: bytes) -> JPEGFrame | None:
     """Read the segments of a JPEG up to the first scan and search for an end marker; None if it is not a JPEG.
 
     Segments are skipped, because thumbnails in them have end markers of their own. Bytes after the end are ignored.
@@ -154,7 +154,7 @@ class BadImages:
         if not isinstance(max_bad, int) or max_bad < 0:
             raise UserInputError(f'max_bad is a number of files, 0 or more, not {max_bad!r}.')
         self.max_bad = max_bad
-        self.found: Dict[str, str] = {}
+        self.found: dict[str, str] = {}
         self.in_a_row = 0
 
     def add(self, path: str, reason: BadImage) -> None:

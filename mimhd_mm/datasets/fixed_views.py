@@ -1,5 +1,4 @@
 """``FixedViews``: a fixed set of augmented views of every image."""
-from typing import Union
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -28,7 +27,7 @@ class FixedViews(WrappedDataset):
         UserInputError: If ``num_views`` is not positive, or the pipeline does not end in ``PackInputs``.
     """
 
-    def __init__(self, dataset: Union[dict, Dataset], num_views: int, view_seed: int = 0) -> None:
+    def __init__(self, dataset: dict | Dataset, num_views: int, view_seed: int = 0) -> None:
         if num_views < 1:
             raise UserInputError(f'num_views is 1 or more views of each image, not {num_views!r}.')
         super().__init__(dataset)

@@ -3,9 +3,10 @@ import hashlib
 import json
 import os
 import struct
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Callable, Iterable, Iterator, List, NamedTuple, Optional, Tuple, Union
+from typing import NamedTuple
 
 import numpy as np
 from mmpretrain.datasets import CustomDataset
@@ -30,13 +31,13 @@ class Listing(NamedTuple):
         classes (tuple[str]): Names; empty without class folders.
         sha256 (str): Of every file's path below the folder, its size in bytes and its label.
     """
-    paths: List[str]
-    labels: Optional[List[int]]
-    classes: Tuple[str, ...]
+    paths: list[str]
+    labels: list[int] | None
+    classes: tuple[str, ...]
     sha256: str
 
 
-def list_source(folder: Union[str, Path]) -> Listing:
+def list_source(folder: str | Path) -> Listing:
     """List a folder as :class:`TinyImageNet` does where it is named ``train`` or ``val``, else as ``CustomDataset``.
 
     Raises:
@@ -71,7 +72,7 @@ def list_source(folder: Union[str, Path]) -> Listing:
     return Listing(paths, labels, () if loose else tuple(dataset.metainfo['classes']), digest.hexdigest())
 
 
-def pack_images(folder: Union[str, Path], target: Union[str, Path], size: Optional[int] = None,
+def pack_images(folder: str | Path, target: str | Path, size: int | None = None,
                 progress: Callable[[Iterable, int], Iterable] = lambda items, total: items) -> dict:
     """Write every image of a folder into one file; it gets its name when it is complete.
 
@@ -124,7 +125,7 @@ def refuse_existing(target: Path) -> None:
         raise UserInputError(f'{str(target)!r} exists and is not overwritten; remove it or give another name.')
 
 
-def header(listing: Listing, shape: Tuple[int, ...], folder: Union[str, Path]) -> bytes:
+def header(listing: Listing, shape: tuple[int, ...], folder: str | Path) -> bytes:
     """The header of a safetensors file, padded so that labels begin at a multiple of 8 bytes."""
     labels = 0 if listing.labels is None else 8 * shape[0]
     end = labels + int(np.prod(shape, dtype=np.int64))
@@ -139,7 +140,7 @@ def header(listing: Listing, shape: Tuple[int, ...], folder: Union[str, Path]) -
     return struct.pack('<Q', len(text)) + text
 
 
-def decoded(paths: List[str], load: Callable[[str], np.ndarray]) -> Iterator[Tuple[str, np.ndarray]]:
+def decoded(paths: list[str], load: Callable[[str], np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
     """Each path with its image (H, W, 3), decoded by a few threads, a chunk at a time."""
     with ThreadPoolExecutor(THREADS) as pool:
         for start in range(0, len(paths), CHUNK):
@@ -150,7 +151,7 @@ def decoded(paths: List[str], load: Callable[[str], np.ndarray]) -> Iterator[Tup
 class Loader:
     """Decodes an image as pre-training pipelines do, and resizes it where ``size`` is given."""
 
-    def __init__(self, size: Optional[int] = None) -> None:
+    def __init__(self, size: int | None = None) -> None:
         self.transforms = [LoadAnyImage()]
         if size is not None:
             self.transforms += [ResizeEdge(size, edge='short', backend='pillow', interpolation='bicubic'),

@@ -1,14 +1,13 @@
 """Make a smaller data set from links: some classes, some images of each."""
 import os
 from pathlib import Path
-from typing import List, Optional, Union
 
 from ..errors import UserInputError
 from .image_files import image_files
 
 
-def link_part(source: Union[str, Path], target: Union[str, Path], classes: Optional[int] = None,
-              per_class: Optional[int] = None) -> dict:
+def link_part(source: str | Path, target: str | Path, classes: int | None = None,
+              per_class: int | None = None) -> dict:
     """Make a folder of links to a part of a data set.
 
     ``train`` gets ``per_class`` images of each of the classes, evenly spaced in the order of their names; ``val`` all
@@ -42,8 +41,8 @@ def link_part(source: Union[str, Path], target: Union[str, Path], classes: Optio
         if 'val' in splits:
             files['val', name] = sorted(image_files(source / 'val' / name))
             if not files['val', name]:
-                raise UserInputError(f'No image in {str(source / "val" / name)!r}; `val` needs one folder a class, with '
-                                     f'images in it.')
+                raise UserInputError(f'No image in {str(source / "val" / name)!r}; `val` needs one folder a class, '
+                                     f'with images in it.')
     for (split, name), paths in files.items():
         folder = target / split / name
         for path in paths:
@@ -54,7 +53,7 @@ def link_part(source: Union[str, Path], target: Union[str, Path], classes: Optio
                                         for split in splits})
 
 
-def evenly_spaced(items: List, number: Optional[int], what: str) -> List:
+def evenly_spaced(items: list, number: int | None, what: str) -> list:
     """Choose evenly spaced items, in their order: number i of n is item floor(i * len / n).
 
     Raises:

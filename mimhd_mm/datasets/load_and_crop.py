@@ -1,6 +1,6 @@
 """``LoadAndCrop``: decodes a large JPEG only at the resolution that its random crop needs."""
 import io
-from typing import Optional, Sequence, Tuple, Union
+from collections.abc import Sequence
 
 import cv2
 import mmcv
@@ -41,15 +41,15 @@ class LoadAndCrop(RandomResizedCrop):
         UserInputError: If more images cannot be decoded.
     """
 
-    def __init__(self, scale: Union[int, Sequence[int]], crop_ratio_range: Tuple[float, float] = (0.08, 1.0),
-                 aspect_ratio_range: Tuple[float, float] = (3. / 4., 4. / 3.), max_attempts: int = 10,
-                 max_bad: int = 0, backend_args: Optional[dict] = None) -> None:
+    def __init__(self, scale: int | Sequence[int], crop_ratio_range: tuple[float, float] = (0.08, 1.0),
+                 aspect_ratio_range: tuple[float, float] = (3. / 4., 4. / 3.), max_attempts: int = 10,
+                 max_bad: int = 0, backend_args: dict | None = None) -> None:
         super().__init__(scale, crop_ratio_range, aspect_ratio_range, max_attempts, interpolation='bicubic',
                          backend='pillow')
         self.bad_images = BadImages(max_bad)
         self.backend_args = backend_args
 
-    def transform(self, results: dict) -> Optional[dict]:
+    def transform(self, results: dict) -> dict | None:
         """``img_path`` to ``img`` (h, w, 3); None where another sample is to be taken."""
         path = results['img_path']
         try:
@@ -110,7 +110,7 @@ class LoadAndCrop(RandomResizedCrop):
         return image
 
     @staticmethod
-    def jpeg_size(content: bytes) -> Optional[Tuple[int, int]]:
+    def jpeg_size(content: bytes) -> tuple[int, int] | None:
         """Height and width of an upright, plain, whole JPEG; None for all else.
 
         Turned images are excluded: their last, narrower pixels would come first at a reduced scale.

@@ -1,5 +1,4 @@
 """``LoadAnyImage``: loads images of every kind and replaces those that cannot be decoded."""
-from typing import Optional
 
 from mmcv.transforms import BaseTransform
 
@@ -28,11 +27,11 @@ class LoadAnyImage(BaseTransform):
         UserInputError: If more images are bad, or 100 in a row.
     """
 
-    def __init__(self, max_bad: int = 0, backend_args: Optional[dict] = None) -> None:
+    def __init__(self, max_bad: int = 0, backend_args: dict | None = None) -> None:
         self.bad_images = BadImages(max_bad)
         self.backend_args = backend_args
 
-    def transform(self, results: dict) -> Optional[dict]:
+    def transform(self, results: dict) -> dict | None:
         """``img_path`` to ``img`` (H, W, 3); None where another sample is to be taken."""
         path = results['img_path']
         try:

@@ -1,12 +1,12 @@
 """The datasets that a config names, without what is wrapped around them."""
-from typing import Iterator, Optional, Sequence, Tuple
+from collections.abc import Iterator, Sequence
 
 from mmengine.config import Config
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
-def innermost_datasets(key: str, dataset: Optional[dict]) -> Iterator[Tuple[str, dict]]:
+def innermost_datasets(key: str, dataset: dict | None) -> Iterator[tuple[str, dict]]:
     """The datasets inside RepeatDataset, ConcatDataset and their kin, with their config keys.
 
     Args:
@@ -24,7 +24,7 @@ def innermost_datasets(key: str, dataset: Optional[dict]) -> Iterator[Tuple[str,
     yield key, dataset
 
 
-def datasets_of(cfg: Config, loaders: Sequence[str] = LOADERS) -> Iterator[Tuple[str, dict]]:
+def datasets_of(cfg: Config, loaders: Sequence[str] = LOADERS) -> Iterator[tuple[str, dict]]:
     """The innermost datasets of a config's loaders, then those of its k-NN probes, with their config keys."""
     for loader in loaders:
         yield from innermost_datasets(f'{loader}.dataset', (cfg.get(loader) or {}).get('dataset'))

@@ -9,7 +9,6 @@ import math
 import os
 import struct
 from pathlib import Path
-from typing import List, Optional, Union
 
 import numpy as np
 from mmpretrain.datasets import BaseDataset
@@ -38,7 +37,7 @@ class PackedFile:
         UserInputError: If the file is missing, of another format or cut short.
     """
 
-    def __init__(self, path: Union[str, Path]) -> None:
+    def __init__(self, path: str | Path) -> None:
         self.path = str(path)
         try:
             with open(path, 'rb') as file:
@@ -98,7 +97,7 @@ class PackedImages(BaseDataset):
         UserInputError: If the file is missing, of another format, cut short, or without the labels that are asked for.
     """
 
-    def __init__(self, file: str, with_label: bool = True, metainfo: Optional[dict] = None, **kwargs) -> None:
+    def __init__(self, file: str, with_label: bool = True, metainfo: dict | None = None, **kwargs) -> None:
         self.packed = PackedFile(file)
         if with_label and self.packed.labels is None:
             raise UserInputError(f'{file!r} holds images without labels; set `with_label=False`, or pack a folder of '
@@ -107,7 +106,7 @@ class PackedImages(BaseDataset):
         classes = {'classes': self.packed.classes} if self.packed.classes else {}
         super().__init__(ann_file='', metainfo={**classes, **(metainfo or {})}, **kwargs)
 
-    def load_data_list(self) -> List[dict]:
+    def load_data_list(self) -> list[dict]:
         """The place in the file and, with labels, ``gt_label`` of every image."""
         if not self.with_label:
             return [dict(index=index) for index in range(len(self.packed))]
@@ -121,6 +120,6 @@ class PackedImages(BaseDataset):
         return dict(info, img=image, img_shape=image.shape[:2], ori_shape=image.shape[:2],
                     img_path=f'{self.packed.path}#{index}')
 
-    def extra_repr(self) -> List[str]:
+    def extra_repr(self) -> list[str]:
         """The file, for ``repr``."""
         return [f'Packed file: \t{self.packed.path}']

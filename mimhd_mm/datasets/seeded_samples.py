@@ -15,9 +15,10 @@ import mmap
 import os
 import random
 import signal
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Callable, Iterator, List, NamedTuple, Optional, Union
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -76,7 +77,7 @@ class WrappedDataset(Dataset):
         dataset (dict | Dataset): What is wrapped.
     """
 
-    def __init__(self, dataset: Union[dict, Dataset]) -> None:
+    def __init__(self, dataset: dict | Dataset) -> None:
         self.dataset = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
 
     @property
@@ -109,11 +110,11 @@ class SeededDataset(WrappedDataset):
         seed (int): Of the run; the same in all processes. Defaults to 0.
     """
 
-    def __init__(self, dataset: Union[dict, Dataset], seed: int = 0) -> None:
+    def __init__(self, dataset: dict | Dataset, seed: int = 0) -> None:
         super().__init__(dataset)
         self.seed = seed
 
-    def __getitem__(self, key: Union[int, SampleKey]):
+    def __getitem__(self, key: int | SampleKey):
         """The sample; a plain index means the first epoch."""
         index, epoch = key if isinstance(key, SampleKey) else (key, 0)
         if hasattr(self.dataset, 'of_epoch'):
@@ -137,14 +138,14 @@ class PositionedSampler(Sampler):
         seed (int, optional): For the sampler. None lets the processes agree on one. Defaults to None.
     """
 
-    def __init__(self, sampler: dict, dataset: Dataset, seed: Optional[int] = None) -> None:
+    def __init__(self, sampler: dict, dataset: Dataset, seed: int | None = None) -> None:
         self.settings = sampler
         self.dataset = dataset
         self.epoch = 0
         self._start = 0
         self._build(seed)
 
-    def _build(self, seed: Optional[int]) -> None:
+    def _build(self, seed: int | None) -> None:
         self.sampler = DATA_SAMPLERS.build(
             dict(self.settings), default_args=dict(dataset=self.dataset, seed=seed))
 
@@ -174,7 +175,7 @@ class PositionedSampler(Sampler):
         start, self._start = self._start, 0
         return self._endless_order(start) if self.endless else iter(self._order()[start:])
 
-    def _order(self) -> List[SampleKey]:
+    def _order(self) -> list[SampleKey]:
         if hasattr(self.sampler, 'set_epoch'):
             self.sampler.set_epoch(self.epoch)
         with seeded_cpu(mixed_seed(self.seed, self.epoch)):  # for samplers that draw from the global generators
@@ -190,7 +191,7 @@ class PositionedSampler(Sampler):
         return len(self.sampler)
 
 
-def positioned_settings(loader: dict, seed: int) -> Optional[dict]:
+def positioned_settings(loader: dict, seed: int) -> dict | None:
     """A loader's config with its dataset and its sampler wrapped.
 
     Args:
@@ -227,7 +228,7 @@ def _on_sigterm(number, frame) -> None:
     signal.alarm(WORKER_GRACE)
 
 
-def _start_worker(start: Optional[Callable[[int], None]], worker: int) -> None:
+def _start_worker(start: Callable[[int], None] | None, worker: int) -> None:
     if os.getpid() != _OWNER:  # forked: the memory is the owner's
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, _on_sigterm)

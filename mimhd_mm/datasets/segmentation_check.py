@@ -1,9 +1,9 @@
 """Check a segmentation data set before a run: pairs, sizes, labels, files that do not decode."""
 import os
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Callable, Iterable, List, Optional, Set, Tuple, Union
 
 import numpy as np
 from mmengine.config import Config
@@ -13,7 +13,7 @@ from PIL import Image
 from ..errors import UserInputError
 from .nesting import LOADERS, innermost_datasets
 
-Pair = Tuple[str, str]
+Pair = tuple[str, str]
 IGNORED = 255  # the label that mmsegmentation never scores
 ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and its values that swap width and height
 THREADS = 4
@@ -34,13 +34,13 @@ class SplitReport:
     images: int
     annotations: int
     checked: int = 0
-    labels: Set[int] = field(default_factory=set)
+    labels: set[int] = field(default_factory=set)
     unscored: float = 0.
     sizes: set = field(default_factory=set)
 
 
-def list_pairs(images: Union[str, Path], annotations: Union[str, Path], img_suffix: str = '.jpg',
-               seg_map_suffix: str = '.png') -> List[Pair]:
+def list_pairs(images: str | Path, annotations: str | Path, img_suffix: str = '.jpg',
+               seg_map_suffix: str = '.png') -> list[Pair]:
     """The image files of a folder and below, each with the path its annotation must have.
 
     Args:
@@ -66,7 +66,7 @@ def list_pairs(images: Union[str, Path], annotations: Union[str, Path], img_suff
             for stem in stems]
 
 
-def check_pairs(pairs: List[Pair], num_labels: int, reduce_zero_label: bool, sample: Optional[int] = None,
+def check_pairs(pairs: list[Pair], num_labels: int, reduce_zero_label: bool, sample: int | None = None,
                 progress: Callable[[Iterable, int], Iterable] = lambda items, total: items) -> SplitReport:
     """Check that every image has its annotation, and open pairs to compare sizes and labels.
 
@@ -109,7 +109,7 @@ def check_pairs(pairs: List[Pair], num_labels: int, reduce_zero_label: bool, sam
     return report
 
 
-def open_pair(image: str, annotation: str, num_labels: int, reduce_zero_label: bool) -> Tuple[np.ndarray, tuple]:
+def open_pair(image: str, annotation: str, num_labels: int, reduce_zero_label: bool) -> tuple[np.ndarray, tuple]:
     """Decode an image and its annotation and compare them.
 
     Args:
@@ -145,7 +145,7 @@ def open_pair(image: str, annotation: str, num_labels: int, reduce_zero_label: b
     return counts, size
 
 
-def decode(path: str) -> Tuple[np.ndarray, Tuple[int, int]]:
+def decode(path: str) -> tuple[np.ndarray, tuple[int, int]]:
     """Pixels of a file, palettes as indices, and its (width, height) after the EXIF orientation.
 
     Raises:
@@ -162,8 +162,8 @@ def decode(path: str) -> Tuple[np.ndarray, Tuple[int, int]]:
     return pixels.astype(np.uint8) if pixels.dtype == bool else pixels, size
 
 
-def check_segmentation_dataset(dataset: dict, num_classes: Optional[int] = None, sample: Optional[int] = 32,
-                               key: str = 'dataset') -> Optional[SplitReport]:
+def check_segmentation_dataset(dataset: dict, num_classes: int | None = None, sample: int | None = 32,
+                               key: str = 'dataset') -> SplitReport | None:
     """Check the data set of an mmsegmentation config.
 
     Args:
@@ -206,7 +206,7 @@ def check_segmentation_dataset(dataset: dict, num_classes: Optional[int] = None,
         raise UserInputError(f'{key}: {error}') from error
 
 
-def check_segmentation_config(cfg: Config, sample: Optional[int] = 32) -> None:
+def check_segmentation_config(cfg: Config, sample: int | None = 32) -> None:
     """Check every data set an mmsegmentation config is going to read.
 
     Args:

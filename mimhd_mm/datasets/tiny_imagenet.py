@@ -1,6 +1,5 @@
 """Tiny ImageNet: the official archive's layout and the plain class-folder layout."""
 from pathlib import Path
-from typing import List, Optional, Union
 
 from mmpretrain.datasets import CustomDataset
 
@@ -44,10 +43,10 @@ class TinyImageNet(CustomDataset):
 
     SPLITS = ('train', 'val')
 
-    def __init__(self, data_root: Union[str, Path], split: str = 'train', with_label: bool = True,
-                 metainfo: Optional[dict] = None, **kwargs) -> None:
+    def __init__(self, data_root: str | Path, split: str = 'train', with_label: bool = True,
+                 metainfo: dict | None = None, **kwargs) -> None:
         if split not in self.SPLITS:
-            raise UserInputError(f"Tiny ImageNet has the splits {self.SPLITS}, not split={split!r}.")
+            raise UserInputError(f'Tiny ImageNet has the splits {self.SPLITS}, not split={split!r}.')
         root = Path(data_root)
         if not (root / split).is_dir():
             raise UserInputError(
@@ -59,7 +58,7 @@ class TinyImageNet(CustomDataset):
         super().__init__(data_root=str(root), data_prefix=split, with_label=with_label,
                          metainfo={'classes': tuple(classes), **(metainfo or {})}, **kwargs)
 
-    def load_data_list(self) -> List[dict]:
+    def load_data_list(self) -> list[dict]:
         """List ``img_path`` and, with labels, ``gt_label`` of every image."""
         root = Path(self.img_prefix)
         annotations = root / 'val_annotations.txt'

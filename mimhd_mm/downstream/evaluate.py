@@ -5,7 +5,6 @@ import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import List, Optional
 
 import torch
 from mmengine.config import Config
@@ -58,14 +57,14 @@ class TaskRun:
         """Epochs or iterations of the training."""
         return self.cfg.train_cfg.get('max_iters') or self.cfg.train_cfg.max_epochs
 
-    def result(self) -> Optional[dict]:
+    def result(self) -> dict | None:
         """The result of an earlier call, if it finished and belongs to this run."""
         file = self.folder / 'result.json'
         found = json.loads(file.read_text()) if file.is_file() else {}
         return found if self.identity.items() <= found.items() else None
 
 
-def evaluate(options: Options, command: str) -> List[dict]:
+def evaluate(options: Options, command: str) -> list[dict]:
     """Run every task without a result and write ``table.md``, ``table.csv`` and ``table.json`` into the work dir.
 
     The score of a training is that of its final weights. The best of several evaluations would be selected on the
@@ -98,7 +97,7 @@ def evaluate(options: Options, command: str) -> List[dict]:
     return results
 
 
-def plan(options: Options, students: List[EvaluatedStudent]) -> List[TaskRun]:
+def plan(options: Options, students: list[EvaluatedStudent]) -> list[TaskRun]:
     """Every run, each checked as ``tools/train.py`` will check it.
 
     Raises:

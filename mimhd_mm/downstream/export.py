@@ -5,10 +5,10 @@ import json
 import re
 import shutil
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Callable, Dict, List, Optional, Tuple, Union
 
 import torch
 from mmengine.config import Config
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..engine.launch import read_config_file
 from ..engine.loading import load_backbone, read_config
+from ..engine.resume.safe_loading import safe_loading
 from ..errors import UserInputError
 from ..evaluation.knn_probe import raw_output
 from ..random_states import evaluating
@@ -25,7 +26,7 @@ from ..registry import MODELS
 from ..weights.fitting import load_exactly
 from ..weights.reading import read_tensors, sha256_of
 
-Tensors = Dict[str, Tensor]
+Tensors = dict[str, Tensor]
 
 TOLERANCE = 1e-5
 
@@ -44,8 +45,8 @@ class Student:
     source: str
     sha256: str
     backbone: VisionTransformer = field(repr=False)
-    mean: Optional[List[float]] = None
-    std: Optional[List[float]] = None
+    mean: list[float] | None = None
+    std: list[float] | None = None
 
     @property
     def tensors(self) -> Tensors:
@@ -54,7 +55,7 @@ class Student:
                 if not (self.backbone.final_norm and key.startswith('ln2.'))}
 
     @property
-    def num_heads(self) -> List[int]:
+    def num_heads(self) -> list[int]:
         """Heads of each block."""
         return [layer.attn.num_heads for layer in self.backbone.layers]
 
@@ -74,7 +75,7 @@ class Student:
         return self.backbone.patch_embed.projection.kernel_size[0]
 
     @property
-    def img_size(self) -> Union[int, Tuple[int, int]]:
+    def img_size(self) -> int | tuple[int, int]:
         """Pixels: one number where the image is square, else (height, width)."""
         height, width = self.backbone.img_size
         return height if height == width else (height, width)
@@ -85,7 +86,7 @@ class Student:
             return VisionTransformer.forward(self.backbone, images)[-1]
 
 
-def read_run(path: Union[str, Path]) -> Config:
+def read_run(path: str | Path) -> Config:
     """As :func:`~mimhd_mm.engine.loading.read_config`, for configs of several students as well."""
     cfg = read_config_file(path)
     if not cfg.get('model', {}).get('students'):
@@ -94,7 +95,7 @@ def read_run(path: Union[str, Path]) -> Config:
     return cfg
 
 
-def read_student(cfg: Config, checkpoint: Union[str, Path], name: Optional[str] = None) -> Student:
+def read_student(cfg: Config, checkpoint: str | Path, name: str | None = None) -> Student:
     """The backbone of a checkpoint, of pre-training or of anything it was fine-tuned for.
 
     Args:
@@ -127,7 +128,7 @@ def read_student(cfg: Config, checkpoint: Union[str, Path], name: Optional[str] 
     return Student(str(checkpoint), sha256_of(checkpoint), backbone, mean, std)
 
 
-def choose_student(cfg: Config, name: Optional[str]) -> Optional[str]:
+def choose_student(cfg: Config, name: str | None) -> str | None:
     """The name of the student to export; None for a run of one student.
 
     Raises:
@@ -142,7 +143,7 @@ def choose_student(cfg: Config, name: Optional[str]) -> Optional[str]:
     return name or next(iter(names), None)
 
 
-def export(student: Student, target: Union[str, Path], kind: str) -> float:
+def export(student: Student, target: str | Path, kind: str) -> float:
     """Write a student, read it back with the library it is for, and compare token features on random images.
 
     Args:
@@ -211,7 +212,8 @@ def run_mmpretrain(student: Student, target: Path, images: Tensor) -> Tensor:
         arch=_arch(student), img_size=student.backbone.img_size, patch_size=student.patch_size, out_type='raw',
         final_norm=student.backbone.final_norm, layer_cfgs=[dict(num_heads=number) for number in heads],
         init_cfg=dict(type='Pretrained', checkpoint=str(target), prefix='backbone.'))
-    model.init_weights()
+    with safe_loading():
+        model.init_weights()
     model.eval()
     return model(images)[-1]
 
@@ -371,7 +373,7 @@ def run_onnx(student: Student, target: Path, images: Tensor) -> Tensor:
 
 
 # ---------------------------------------------------------------------------------------------------------- shared
-def _rename(key: str, names: Dict[str, str]) -> str:
+def _rename(key: str, names: dict[str, str]) -> str:
     """Replace the first part of ``names`` that ``key`` has at its start or behind a dot."""
     for old, new in names.items():
         renamed = re.sub(rf'(^|\.){re.escape(old)}', rf'\g<1>{new}', key, count=1)
@@ -389,7 +391,7 @@ Writer = Callable[[Student, Path], None]
 Reader = Callable[[Student, Path, Tensor], Tensor]
 
 #: name -> endings of the target (none for a folder), what writes it, what runs it
-FORMATS: Dict[str, Tuple[Tuple[str, ...], Writer, Reader]] = {
+FORMATS: dict[str, tuple[tuple[str, ...], Writer, Reader]] = {
     'mmpretrain': (('.pth',), write_mmpretrain, run_mmpretrain),
     'mmseg': (('.pth',), write_mmseg, run_mmseg),
     'timm': (('.safetensors', '.pth'), write_timm, run_timm),

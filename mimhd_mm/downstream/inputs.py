@@ -2,7 +2,6 @@
 import importlib
 import os
 from pathlib import Path
-from typing import List
 
 from ..engine.launch import read_config_file
 from ..engine.preflight.pretrained import heads_of_file
@@ -41,7 +40,7 @@ def check_options(options: Options) -> None:
         raise UserInputError(f'--work-dir {options.work_dir!r} cannot be written to; name another.')
 
 
-def read_students(options: Options) -> List[EvaluatedStudent]:
+def read_students(options: Options) -> list[EvaluatedStudent]:
     """The rows of the table, untrained networks last.
 
     Raises:

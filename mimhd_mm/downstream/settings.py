@@ -1,9 +1,9 @@
 """The configs that evaluate a student of a given width, and the settings of each run."""
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from pprint import pformat
-from typing import Dict, List, Optional, Sequence
 
 from mmengine.config import Config
 
@@ -24,10 +24,10 @@ class Settings:
             k-NN takes images and normalisation of 'linear'.
     """
     name: str
-    configs: Dict[int, Dict[str, Path]]
+    configs: dict[int, dict[str, Path]]
 
 
-def shipped_settings() -> Dict[str, Settings]:
+def shipped_settings() -> dict[str, Settings]:
     """The settings of this project: ``'mini'`` for small machines, ``'full'`` for ImageNet-1K and ADE20K."""
     finetune, segmentation = (project_root() / 'configs' / name for name in ('finetune', 'segmentation'))
     mini = 'vit-micro-p8_mimhd-5e-pre_1xb{}_tiny-imagenet-64px.py'
@@ -69,8 +69,8 @@ class Options:
     settings: Settings
     tasks: Sequence[str]
     untrained: bool = False
-    classification_root: Optional[str] = None
-    segmentation_root: Optional[str] = None
+    classification_root: str | None = None
+    segmentation_root: str | None = None
     work_dir: str = 'work_dirs/evaluate_student'
     gpus: int = 1
     shorten: float = 1.
@@ -92,9 +92,9 @@ class EvaluatedStudent:
     """
     name: str
     width: int
-    path: Optional[str] = None
-    sha256: Optional[str] = None
-    heads: Optional[List[int]] = None
+    path: str | None = None
+    sha256: str | None = None
+    heads: list[int] | None = None
     layer_scale: bool = False
 
 
@@ -170,7 +170,7 @@ def segmentation_changes(base: Config, options: Options) -> dict:
     return {loader: dict(dataset=dict(data_root=root.as_posix())) for loader in LOADERS}
 
 
-def data_root(base: Config, given: Optional[str], option: str, parts: Sequence[str]) -> Path:
+def data_root(base: Config, given: str | None, option: str, parts: Sequence[str]) -> Path:
     """The absolute folder of a task's data, after a check of its content.
 
     Raises:

@@ -2,14 +2,13 @@
 import csv
 import json
 from pathlib import Path
-from typing import Dict, List
 
 from ..evaluation.tasks import COLUMNS
 from ..markdown import markdown_table
 from .settings import EvaluatedStudent, Options
 
 
-def write_table(students: List[EvaluatedStudent], results: List[dict], options: Options, command: str) -> None:
+def write_table(students: list[EvaluatedStudent], results: list[dict], options: Options, command: str) -> None:
     """Write ``table.md``, ``table.csv`` and ``table.json`` into the work dir.
 
     Args:
@@ -32,7 +31,7 @@ def write_table(students: List[EvaluatedStudent], results: List[dict], options: 
         writer.writerows(dict(row, shorten=options.shorten) for row in rows)
 
 
-def markdown(rows: List[dict], shorten: float) -> str:
+def markdown(rows: list[dict], shorten: float) -> str:
     """Rows of percentages; a star marks trainings that were shortened."""
     lines = []
     for row in rows:
@@ -45,7 +44,7 @@ def markdown(rows: List[dict], shorten: float) -> str:
     return table + note + '\n'
 
 
-def describe(results: List[dict], options: Options, command: str) -> Dict[str, str]:
+def describe(results: list[dict], options: Options, command: str) -> dict[str, str]:
     """Describe how the numbers were computed, also for earlier results that differ."""
     def used(key: str) -> str:
         return '; '.join(dict.fromkeys(result['environment'][key] for result in results))

@@ -1,7 +1,16 @@
 """Hooks, optimiser wrappers and what turns a command line into a Runner."""
-from . import checkpoint_loading  # noqa: F401  (it registers itself)
-from .hooks import (AttentionHook, ExactResumeHook, HeadRoutingHook, HeadWeightHook, InterruptHook, KNNProbeHook,
-                    NonFiniteHook, ReconstructionHook, SafeCheckpointHook, TeacherFileHook)
+from .hooks import (
+                    AttentionHook,
+                    ExactResumeHook,
+                    HeadRoutingHook,
+                    HeadWeightHook,
+                    InterruptHook,
+                    KNNProbeHook,
+                    NonFiniteHook,
+                    ReconstructionHook,
+                    SafeCheckpointHook,
+                    TeacherFileHook,
+)
 from .multi_student_runner import MultiStudentRunner
 from .optimizers import BackboneLayerDecayConstructor, CPUAmpOptimWrapper, StudentOptimWrapperConstructor
 from .resume.loops import ResumableEpochBasedTrainLoop, ResumableIterBasedTrainLoop

@@ -2,7 +2,7 @@
 import hashlib
 import json
 import os
-from typing import Iterator, Optional, Tuple
+from collections.abc import Iterator
 
 from mmengine.config import Config
 from mmengine.model import BaseDataPreprocessor
@@ -69,7 +69,7 @@ def plain_dataset(cfg: Config) -> dict:
     return dataset['dataset'] if kind_of(dataset) == 'FixedViews' else dataset
 
 
-def comparable(value: object, key: Optional[str] = None) -> object:
+def comparable(value: object, key: str | None = None) -> object:
     """A part of a config as JSON returns it, with absolute paths of data and without mmengine's marks."""
     if isinstance(value, dict):
         return {str(name): comparable(part, name) for name, part in value.items() if name != '_scope_'}
@@ -101,7 +101,7 @@ def described(preprocess: BaseDataPreprocessor) -> dict:
     return dict(type=type(preprocess).__name__, to_rgb=preprocess._channel_conversion, **statistics)
 
 
-def first_difference(key: str, one: object, other: object) -> Tuple[str, object, object]:
+def first_difference(key: str, one: object, other: object) -> tuple[str, object, object]:
     """The first difference between two parts of configs: the key and the two values."""
     if isinstance(one, dict) and isinstance(other, dict):
         pairs: Iterator = ((name, one.get(name), other.get(name)) for name in sorted({*one, *other}))

@@ -8,7 +8,6 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import List, Optional
 
 from ..errors import UserInputError
 from ..project import project_root
@@ -18,13 +17,13 @@ PROGRESS = re.compile(r'(Epoch|Iter)\(train\)\s+\[\s*(\d+)[\]/].*?eta: (\S+(?: d
 KEPT_LINES = 30
 
 
-def tool_command(tool: str, *arguments) -> List[str]:
+def tool_command(tool: str, *arguments) -> list[str]:
     """The command that runs ``tools/<tool>``, a Python or shell file, with the current interpreter."""
     starter = ['bash'] if tool.endswith('.sh') else [sys.executable, '-u']
     return [*starter, str(project_root() / 'tools' / tool), *map(str, arguments)]
 
 
-def call_tool(tool: str, *arguments, total: Optional[int] = None) -> None:
+def call_tool(tool: str, *arguments, total: int | None = None) -> None:
     """Run a tool; print its command and the progress of training, and its last lines if it fails.
 
     Args:
@@ -59,7 +58,7 @@ def call_tool(tool: str, *arguments, total: Optional[int] = None) -> None:
         raise UserInputError(errors[-1])
 
 
-def logged(work_dir: Path) -> List[dict]:
+def logged(work_dir: Path) -> list[dict]:
     """Read the scalars that mmengine logged of a run, in order; incomplete lines are left out."""
     entries = []
     for file in sorted(work_dir.glob('*/vis_data/scalars.json')):

@@ -1,7 +1,7 @@
 """Inputs of pictures: fixed images as the model receives them, masks, and the teacher's own reconstruction."""
 import logging
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Iterable, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from ..weights.mae_files import read_mae_file
 from .loading import build_teacher, eval_pipeline, list_images
 
 
-def decodable_images(paths: List[Path], number: int) -> List[Path]:
+def decodable_images(paths: list[Path], number: int) -> list[Path]:
     """Choose ``number`` images, evenly spaced in the list; one that does not decode is named and replaced.
 
     Args:
@@ -42,7 +42,7 @@ def decodable_images(paths: List[Path], number: int) -> List[Path]:
     return chosen
 
 
-def _first_decodable(paths: Iterable[Path]) -> List[Path]:
+def _first_decodable(paths: Iterable[Path]) -> list[Path]:
     """The first image that can be decoded, as a list of one, or none."""
     for path in paths:
         try:
@@ -55,7 +55,7 @@ def _first_decodable(paths: Iterable[Path]) -> List[Path]:
     return []
 
 
-def fixed_images(source: Union[str, Path, List[Path], Dataset], size: Tuple[int, int], number: int,
+def fixed_images(source: str | Path | list[Path] | Dataset, size: tuple[int, int], number: int,
                  preprocess: BaseDataPreprocessor) -> Tensor:
     """Load images without augmentation, evenly spaced in a folder or a data set.
 
@@ -93,7 +93,7 @@ def fixed_images(source: Union[str, Path, List[Path], Dataset], size: Tuple[int,
     return _read(samples, size, preprocess)
 
 
-def _read(samples: List[dict], size: Tuple[int, int], preprocess: BaseDataPreprocessor) -> Tensor:
+def _read(samples: list[dict], size: tuple[int, int], preprocess: BaseDataPreprocessor) -> Tensor:
     """Load samples with ``img_path`` or with a decoded ``img``: (B, 3, H, W), normalised."""
     if 'img' in samples[0]:
         resize = dict(type='Resize', scale=size[::-1], backend='pillow', interpolation='bicubic')
@@ -105,8 +105,8 @@ def _read(samples: List[dict], size: Tuple[int, int], preprocess: BaseDataPrepro
     return preprocess(dict(inputs=images, data_samples=None))['inputs']  # (B, 3, H, W)
 
 
-def foreground_masks(paths: List[Path], images: Union[str, Path], masks: Union[str, Path], size: Tuple[int, int],
-                     foreground: Optional[Sequence[int]] = None) -> Tensor:
+def foreground_masks(paths: list[Path], images: str | Path, masks: str | Path, size: tuple[int, int],
+                     foreground: Sequence[int] | None = None) -> Tensor:
     """Read foreground masks from label images; ``masks`` has the same subfolders and names as ``images``.
 
     Masks are resized and cropped like the images in :func:`fixed_images`, with nearest-neighbour interpolation.

@@ -2,8 +2,8 @@
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable, Optional, Union
 
 import torch
 from mmengine.config import Config, DictAction
@@ -15,6 +15,7 @@ from ..errors import UserInputError, root_cause
 from ..weights.writing import DISK_FULL_ERRORS
 from .cached_training import use_teacher_cache
 from .preflight import check_config
+from .resume.safe_loading import safe_loading
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +35,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
-def read_config_file(path: Union[str, Path]) -> Config:
+def read_config_file(path: str | Path) -> Config:
     """Read a config.
 
     Raises:
@@ -146,10 +147,15 @@ def check_batches(runner: Runner) -> None:
             f'{runner.world_size} processes; set --cfg-options train_dataloader.batch_size to a smaller number.')
 
 
-def run_tool(main: Callable[[Optional[list]], Optional[int]], argv: Optional[list] = None) -> None:
-    """Call ``main``; report wrong input or a full disk in one sentence on stderr, with exit status 1."""
+def run_tool(main: Callable[[list | None], int | None], argv: list | None = None) -> None:
+    """Call ``main``; report wrong input or a full disk in one sentence on stderr, with exit status 1.
+
+    The whole tool runs under :func:`~mimhd_mm.engine.resume.safe_loading.safe_loading`, whichever Runner it builds.
+    """
     try:
-        sys.exit(main(argv))
+        with safe_loading():
+            status = main(argv)
+        sys.exit(status)
     except UserInputError as error:
         sys.exit(f'error: {root_cause(error)}')
     except OSError as error:

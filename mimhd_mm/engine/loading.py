@@ -2,7 +2,6 @@
 import inspect
 import random
 from pathlib import Path
-from typing import List, Optional, Tuple, Type, Union
 
 import numpy as np
 import torch
@@ -24,9 +23,10 @@ from ..weights.fitting import load_exactly
 from ..weights.mae_files import read_mae_file
 from ..weights.reading import read_tensors
 from .launch import read_config_file
+from .resume.safe_loading import safe_loading
 
 
-def read_config(path: Union[str, Path]) -> Config:
+def read_config(path: str | Path) -> Config:
     """Read a config and make its default scope the current one.
 
     Raises:
@@ -49,7 +49,7 @@ def build_model(cfg: Config) -> nn.Module:
 
 def build_untrained(cfg: Config, seed: int) -> nn.Module:
     """Build the model of a run with this seed as it is before the first step; global random states do not change."""
-    with kept_random_states():
+    with kept_random_states(), safe_loading():
         random.seed(seed)
         np.random.seed(seed)
         torch.manual_seed(seed)
@@ -58,8 +58,8 @@ def build_untrained(cfg: Config, seed: int) -> nn.Module:
     return model
 
 
-def build_teacher(checkpoint: Union[str, Path], arch: Union[str, dict], img_size: int, patch_size: int,
-                  kind: Type[VisionTransformer] = VisionTransformer, **kwargs) -> VisionTransformer:
+def build_teacher(checkpoint: str | Path, arch: str | dict, img_size: int, patch_size: int,
+                  kind: type[VisionTransformer] = VisionTransformer, **kwargs) -> VisionTransformer:
     """The whole encoder of a MAE file, to its last block, with the final norm.
 
     A distillation run builds only the blocks that it needs; this is the whole encoder, for evaluation.
@@ -83,7 +83,7 @@ def build_teacher(checkpoint: Union[str, Path], arch: Union[str, dict], img_size
     return backbone
 
 
-def teacher_settings(cfg: Config) -> Optional[dict]:
+def teacher_settings(cfg: Config) -> dict | None:
     """Arguments for :func:`build_teacher` from a config; None if it names no teacher's file or the file is missing."""
     teacher = cfg.model.get('target_generator') or {}
     if not teacher.get('checkpoint') or not Path(teacher['checkpoint']).is_file():
@@ -93,7 +93,7 @@ def teacher_settings(cfg: Config) -> Optional[dict]:
     return {name: teacher.get(name, defaults[name].default) for name in names}
 
 
-def load_backbone(cfg: Config, checkpoint: Union[str, Path], kind: Optional[Type[VisionTransformer]] = None
+def load_backbone(cfg: Config, checkpoint: str | Path, kind: type[VisionTransformer] | None = None
                   ) -> VisionTransformer:
     """Load the trained backbone of a checkpoint, without the teacher's file.
 
@@ -120,7 +120,7 @@ def load_backbone(cfg: Config, checkpoint: Union[str, Path], kind: Optional[Type
     return backbone
 
 
-def load_model(cfg: Config, checkpoint: Union[str, Path]) -> nn.Module:
+def load_model(cfg: Config, checkpoint: str | Path) -> nn.Module:
     """Load the whole model of a checkpoint, in evaluation mode; the teacher is read from its own file.
 
     Raises:
@@ -140,13 +140,13 @@ def build_preprocessor(cfg: Config) -> BaseDataPreprocessor:
     return MODELS.build(dict(preprocessor))
 
 
-def image_size(cfg: Config) -> Tuple[int, int]:
+def image_size(cfg: Config) -> tuple[int, int]:
     """Height and width in pixels that the config's backbone expects, 224 where it does not say."""
     size = cfg.model.backbone.get('img_size', 224)
     return (size, size) if isinstance(size, int) else tuple(size)
 
 
-def list_images(folder: Union[str, Path]) -> List[Path]:
+def list_images(folder: str | Path) -> list[Path]:
     """Every image file of a folder and below, sorted.
 
     Raises:
@@ -159,7 +159,7 @@ def list_images(folder: Union[str, Path]) -> List[Path]:
     return paths
 
 
-def images_of(cfg: Config) -> List[Path]:
+def images_of(cfg: Config) -> list[Path]:
     """The image files of the config's own validation set, or of its training set where it has none.
 
     Raises:
@@ -172,7 +172,7 @@ def images_of(cfg: Config) -> List[Path]:
     return [Path(dataset.get_data_info(i)['img_path']) for i in range(len(dataset))]
 
 
-def eval_pipeline(size: Tuple[int, int], example: Union[str, Path]) -> List[dict]:
+def eval_pipeline(size: tuple[int, int], example: str | Path) -> list[dict]:
     """Transforms that bring images to one size without random choices.
 
     Args:
@@ -199,7 +199,7 @@ def eval_pipeline(size: Tuple[int, int], example: Union[str, Path]) -> List[dict
     return [dict(type='LoadAnyImage'), *resize, dict(type='PackInputs')]
 
 
-def read_images(paths: List[Path], size: Tuple[int, int], number: int, preprocess: BaseDataPreprocessor) -> Tensor:
+def read_images(paths: list[Path], size: tuple[int, int], number: int, preprocess: BaseDataPreprocessor) -> Tensor:
     """Load ``number`` images, evenly spaced in the list, as the model receives them.
 
     Args:

@@ -1,5 +1,4 @@
 """``MultiStudentRunner``: several processes train several students."""
-from typing import Dict, Optional
 
 from mmengine.model import MMSeparateDistributedDataParallel
 from mmengine.optim import OptimWrapperDict
@@ -24,7 +23,7 @@ class StudentsInParallel(MMSeparateDistributedDataParallel):
         super().__init__(wrapped, **kwargs)  # wraps each part of it
         self.module, self.wrapped = module, wrapped
 
-    def train_step(self, data: dict, optim_wrapper: OptimWrapperDict) -> Dict[str, Tensor]:
+    def train_step(self, data: dict, optim_wrapper: OptimWrapperDict) -> dict[str, Tensor]:
         """As of the model."""
         return self.module.train_step(data, optim_wrapper, self.wrapped)
 
@@ -38,7 +37,7 @@ class MultiStudentRunner(ResumableRunner):
     ``runner_type='mimhd_mm.MultiStudentRunner'``.
     """
 
-    def wrap_model(self, model_wrapper_cfg: Optional[dict], model: nn.Module) -> nn.Module:
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         """The model on its device, wrapped where there are several processes."""
         if self.distributed and isinstance(model, MultiStudent):
             unused = self.cfg.get('find_unused_parameters', False)

@@ -1,8 +1,8 @@
 """Run a teacher once and write its q, k, v for fixed views of every image to a file."""
 import os
 import shutil
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Callable, Iterable, Optional, Tuple, Union
 
 import torch
 from mmengine.config import Config
@@ -55,8 +55,8 @@ class CacheWriter:
         UserInputError: If the target exists, or the config has no such teacher or augments on the device.
     """
 
-    def __init__(self, cfg: Config, target: Union[str, Path], num_views: int, view_seed: int = 0,
-                 token_fraction: Optional[float] = None) -> None:
+    def __init__(self, cfg: Config, target: str | Path, num_views: int, view_seed: int = 0,
+                 token_fraction: float | None = None) -> None:
         self.target = Path(target)
         refuse_existing(self.target)
         if token_fraction is not None:
@@ -142,7 +142,7 @@ class CacheWriter:
             temporary.unlink(missing_ok=True)
 
     @torch.no_grad()
-    def ask(self, batch: dict) -> Tuple[Tensor, Optional[Tensor]]:
+    def ask(self, batch: dict) -> tuple[Tensor, Tensor | None]:
         """Run the teacher on a batch; return its q, k, v and the numbers of the patches that it saw.
 
         Args:

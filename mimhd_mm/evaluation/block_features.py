@@ -1,5 +1,5 @@
 """Frozen features of several blocks of a vision transformer, in one pass."""
-from typing import Dict, Iterable, List, Sequence, Tuple
+from collections.abc import Iterable, Sequence
 
 import torch
 from mmengine.model import BaseDataPreprocessor
@@ -12,7 +12,7 @@ from .knn_probe import raw_output
 
 
 def block_features(backbone: VisionTransformer, batches: Iterable[dict], preprocess: BaseDataPreprocessor,
-                   blocks: Sequence[int]) -> Tuple[Dict[int, Tensor], Tensor]:
+                   blocks: Sequence[int]) -> tuple[dict[int, Tensor], Tensor]:
     """The mean patch token of every image after each of some blocks.
 
     Args:
@@ -33,8 +33,8 @@ def block_features(backbone: VisionTransformer, batches: Iterable[dict], preproc
         UserInputError: If the backbone is no vision transformer or lacks a block.
     """
     numbers(backbone, blocks)
-    found: Dict[int, List[Tensor]] = {block: [] for block in blocks}
-    labels: List[int] = []
+    found: dict[int, list[Tensor]] = {block: [] for block in blocks}
+    labels: list[int] = []
     for batch in batches:
         tokens = patch_tokens(backbone, preprocess(batch)['inputs'], blocks)  # each (B, N, D)
         for block, x in tokens.items():
@@ -44,7 +44,7 @@ def block_features(backbone: VisionTransformer, batches: Iterable[dict], preproc
 
 
 @torch.no_grad()
-def patch_tokens(backbone: VisionTransformer, images: Tensor, blocks: Sequence[int]) -> Dict[int, Tensor]:
+def patch_tokens(backbone: VisionTransformer, images: Tensor, blocks: Sequence[int]) -> dict[int, Tensor]:
     """The patch tokens after each of some blocks, in evaluation mode.
 
     Args:
@@ -66,7 +66,7 @@ def patch_tokens(backbone: VisionTransformer, images: Tensor, blocks: Sequence[i
     return {block: outputs[number][:, backbone.num_extra_tokens:] for block, number in zip(blocks, wanted)}
 
 
-def numbers(backbone: VisionTransformer, blocks: Sequence[int]) -> List[int]:
+def numbers(backbone: VisionTransformer, blocks: Sequence[int]) -> list[int]:
     """Blocks counted from 1 or from the end, -1 is the last, as counted from 1.
 
     Raises:

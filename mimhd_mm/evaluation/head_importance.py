@@ -6,8 +6,8 @@ The paper names no measure. Two from the literature are offered (our choice):
   head's output. It needs the file's decoder.
 - ``'confidence'`` (Voita et al., 2019): how sharply the head attends. It needs the encoder alone.
 """
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Iterator, Optional
 
 import torch
 from mmengine.logging import print_log
@@ -25,7 +25,7 @@ from .teacher_doctor import build_mae, diagnose
 MEASURES = ('gradient', 'confidence')
 
 
-def choose_measure(file: MAEFile, measure: Optional[str] = None) -> str:
+def choose_measure(file: MAEFile, measure: str | None = None) -> str:
     """Choose the measure: the given one, else ``'gradient'`` if the file has a decoder.
 
     Raises:

@@ -4,7 +4,7 @@ The rule is DINO's (``eval_knn.py``; DINOv3 evaluates with it too): every test i
 the highest cosine similarity s, each votes for its class with exp(s / T), T = 0.07, and the class with most votes
 wins. DINO reports k = 10 and k = 20. DINO's sweep over k is left out.
 """
-from typing import Callable, Iterable, Tuple
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ from ..errors import UserInputError
 
 
 def extract_features(forward: Callable[[Tensor], Tensor], batches: Iterable[dict],
-                     preprocess: BaseDataPreprocessor) -> Tuple[Tensor, Tensor]:
+                     preprocess: BaseDataPreprocessor) -> tuple[Tensor, Tensor]:
     """Features and labels of every image, in the order of the batches.
 
     Args:

@@ -1,6 +1,6 @@
 """``KNNProbe``: scores a network's features by k-NN on two labelled sets of images."""
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Callable, Iterator, Optional
 
 import torch
 import torch.nn.functional as F
@@ -41,8 +41,8 @@ class KNNProbe:
     """
 
     def __init__(self, train: dict, test: dict, *, k: int = 20, temperature: float = 0.07, feature: str = 'avg',
-                 batch_size: int = 128, num_workers: int = 2, max_train: Optional[int] = None,
-                 max_test: Optional[int] = None) -> None:
+                 batch_size: int = 128, num_workers: int = 2, max_train: int | None = None,
+                 max_test: int | None = None) -> None:
         if feature not in FEATURES:
             raise UserInputError(f'Unknown feature {feature!r} of the k-NN probe; choose from {FEATURES}.')
         self.train = evenly_spaced(build_labelled('train', train), max_train)
@@ -73,14 +73,14 @@ class KNNProbe:
             k=self.k, temperature=self.temperature, num_classes=self.num_classes)
 
     def score_backbone(self, backbone: VisionTransformer, preprocess: BaseDataPreprocessor,
-                       block: Optional[int] = None) -> float:
+                       block: int | None = None) -> float:
         """Top-1 in percent of a vision transformer's features, in float32.
 
         Args:
             backbone (VisionTransformer): The network.
             preprocess (BaseDataPreprocessor): See :meth:`score`.
-            block (int, optional): Whose tokens, counted from 1. None takes the last one's, after the final norm; so does
-                its number. Defaults to None.
+            block (int, optional): Whose tokens, counted from 1. None takes the last one's, after the final norm; so
+                does its number. Defaults to None.
 
         Raises:
             UserInputError: If the backbone is no vision transformer, lacks the block, or has no [class] token and
@@ -146,7 +146,7 @@ def build_labelled(name: str, cfg: dict) -> Dataset:
     return dataset
 
 
-def evenly_spaced(dataset: Dataset, number: Optional[int]) -> Subset:
+def evenly_spaced(dataset: Dataset, number: int | None) -> Subset:
     """Choose ``number`` evenly spaced samples, or all if the dataset has fewer."""
     number = len(dataset) if number is None else min(number, len(dataset))
     return Subset(dataset, [i * len(dataset) // number for i in range(number)])

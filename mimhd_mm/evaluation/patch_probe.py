@@ -3,8 +3,8 @@
 It uses mmsegmentation's data layout and mIoU, and needs no optimiser, augmentation or seed. Every image is resized to
 one size; sliding windows and flips are left out.
 """
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Dict, Iterator, List, Sequence, Tuple, Union
 
 import numpy as np
 import torch
@@ -22,9 +22,9 @@ from .block_features import numbers, patch_tokens
 from .ridge import HELD_OUT, RidgeSums, choose_and_fit, predict
 
 
-def linear_miou(backbone: VisionTransformer, preprocess: BaseDataPreprocessor, folder: Union[str, Path], *,
-                num_classes: int, size: Tuple[int, int], blocks: Sequence[int] = (-1, ),
-                reduce_zero_label: bool = True, batch_size: int = 8) -> Dict[int, float]:
+def linear_miou(backbone: VisionTransformer, preprocess: BaseDataPreprocessor, folder: str | Path, *,
+                num_classes: int, size: tuple[int, int], blocks: Sequence[int] = (-1, ),
+                reduce_zero_label: bool = True, batch_size: int = 8) -> dict[int, float]:
     """Mean intersection over union of linear segmentation on frozen patch tokens.
 
     A patch's target is the share of each class among its labelled pixels; patches without any are left out. Every
@@ -84,7 +84,7 @@ def linear_miou(backbone: VisionTransformer, preprocess: BaseDataPreprocessor, f
     return {block: mean_iou(confusion[block]) if block in confusion else float('nan') for block in blocks}
 
 
-def pairs_of(folder: Union[str, Path], split: str, num_classes: int, reduce_zero_label: bool) -> List[Pair]:
+def pairs_of(folder: str | Path, split: str, num_classes: int, reduce_zero_label: bool) -> list[Pair]:
     """Image and annotation files of a split, in order; some are opened to check the labels.
 
     Raises:
@@ -97,8 +97,8 @@ def pairs_of(folder: Union[str, Path], split: str, num_classes: int, reduce_zero
     return pairs
 
 
-def scenes(backbone: VisionTransformer, preprocess: BaseDataPreprocessor, pairs: List[Pair], size: Tuple[int, int],
-           blocks: Sequence[int], batch_size: int) -> Iterator[Tuple[Dict[int, Tensor], Tensor]]:
+def scenes(backbone: VisionTransformer, preprocess: BaseDataPreprocessor, pairs: list[Pair], size: tuple[int, int],
+           blocks: Sequence[int], batch_size: int) -> Iterator[tuple[dict[int, Tensor], Tensor]]:
     """Frozen patch tokens and labels of every scene.
 
     Yields:
@@ -136,7 +136,7 @@ def to_classes(labels: Tensor, num_classes: int, reduce_zero_label: bool) -> Ten
     return labels
 
 
-def class_shares(labels: Tensor, num_classes: int, grid: Tuple[int, int]) -> Tuple[Tensor, Tensor]:
+def class_shares(labels: Tensor, num_classes: int, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """The share of each class among the labelled pixels of every patch.
 
     Args:

@@ -9,7 +9,7 @@ ends. V-V is read out alike, with values in place of queries and keys; its form 
 knows but has in another head, or in no head of its own, counts here, and losses of different methods do not. The
 form is of full rank: a teacher's head may need as many channels as it has.
 """
-from typing import Dict, Iterable, List, Sequence, Tuple
+from collections.abc import Iterable, Sequence
 
 import torch
 from einops import rearrange
@@ -26,7 +26,7 @@ CHUNK = 2**23  # numbers of a relation (b, M1, N, N) that are in memory at a tim
 
 def read_out_kl(student_backbone: RelationViT, teacher: MAETeacher, batches: Iterable[dict],
                 preprocess: BaseDataPreprocessor, *, pairs: Sequence[str] = ('qk', 'vv'), steps: int = 40,
-                penalty: float = 1e-4) -> Dict[str, float]:
+                penalty: float = 1e-4) -> dict[str, float]:
     """Read-out KL of each pair on held-out images: every second image is fitted on, and the others are held out.
 
     Student and teacher see whole images; relations are those among patches, without [class].
@@ -70,14 +70,14 @@ def read_out_kl(student_backbone: RelationViT, teacher: MAETeacher, batches: Ite
 
 @torch.no_grad()
 def tapped(student: RelationViT, teacher: MAETeacher, batches: Iterable[dict], preprocess: BaseDataPreprocessor
-           ) -> Tuple[QKV, QKV]:
+           ) -> tuple[QKV, QKV]:
     """q, k, v of all images' patches, float32: student's, each (n, M2, N, d2), and teacher's, each (n, M1, N, d1).
 
     Raises:
         UserInputError: If there is no image, or the two do not see the same patches.
     """
-    ours: List[QKV] = []
-    theirs: List[QKV] = []
+    ours: list[QKV] = []
+    theirs: list[QKV] = []
     with evaluating(student):
         for batch in batches:
             images = preprocess(batch)['inputs']  # (B, 3, H, W)
@@ -92,7 +92,7 @@ def tapped(student: RelationViT, teacher: MAETeacher, batches: Iterable[dict], p
     return tuple(QKV(*(torch.cat(parts).float() for parts in zip(*found))) for found in (ours, theirs))
 
 
-def whitened(queries: Tensor, keys: Tensor, fitted: slice) -> Tuple[Tensor, Tensor]:
+def whitened(queries: Tensor, keys: Tensor, fitted: slice) -> tuple[Tensor, Tensor]:
     """Transform queries and keys to coordinates in which the fit converges equally well for every student.
 
     Queries get an identity for their second moment, and keys for their covariance within an image: what all keys of an

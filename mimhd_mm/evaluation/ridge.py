@@ -3,7 +3,7 @@
 The regression is from standardised features, with a bias, to one-hot labels. It needs only sums over
 images, so the images need not be in memory together, and any number of penalties costs one eigendecomposition.
 """
-from typing import Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F

@@ -1,6 +1,6 @@
 """Determine head counts and pixel kind of an MAE file by running it, and whether it reconstructs."""
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Iterator, List, Optional, Tuple
 
 import torch
 from mmpretrain.models import MAE
@@ -28,7 +28,7 @@ class Diagnosis:
     explained: float
 
 
-def diagnose(file: MAEFile, images: Tensor, num_heads: Optional[int] = None) -> Diagnosis:
+def diagnose(file: MAEFile, images: Tensor, num_heads: int | None = None) -> Diagnosis:
     """Reconstruct images with every possible head count and pixel kind, and choose the best.
 
     Args:
@@ -76,7 +76,7 @@ def build_mae(file: MAEFile, num_heads: int, decoder_num_heads: int) -> MAE:
 
 
 @torch.no_grad()
-def explained_variance(model: MAE, images: Tensor, seed: int = 0) -> Iterator[Tuple[bool, float]]:
+def explained_variance(model: MAE, images: Tensor, seed: int = 0) -> Iterator[tuple[bool, float]]:
     """Mask 75 % of the patches and compare the prediction of those with raw and with normalised pixels.
 
     Args:
@@ -111,7 +111,7 @@ def smooth_images(count: int, size: int, seed: int = 0) -> Tensor:
     """
     generator = torch.Generator().manual_seed(seed)
     ys, xs = torch.meshgrid(*2 * [torch.linspace(-1, 1, size)], indexing='ij')  # (size, size) twice
-    images: List[Tensor] = []
+    images: list[Tensor] = []
     for _ in range(count):
         a, b, c = torch.randn(3, 3, 1, 1, generator=generator)  # one number a colour, thrice
         image = a * xs + b * ys + c * (2 * xs * ys)  # (3, size, size)
@@ -123,7 +123,7 @@ def smooth_images(count: int, size: int, seed: int = 0) -> Tensor:
     return torch.stack(images)
 
 
-def _head_counts(width: int) -> List[int]:
+def _head_counts(width: int) -> list[int]:
     """Head counts that divide a width into heads of 8 to 128, the usual 64 first."""
     return sorted((heads for heads in range(1, width + 1) if width % heads == 0 and 8 <= width // heads <= 128),
                   key=lambda heads: abs(width // heads - 64))

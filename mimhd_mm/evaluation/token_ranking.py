@@ -4,7 +4,7 @@ Patches are scored by the [class] token's attention in one block, mean over head
 or after one block; later blocks see the [class] token and the kept patches alone. Nothing is trained.
 Dropped tokens are not merged into the kept ones as in EViT: this measures the ranking and is not a good way to prune.
 """
-from typing import List, Optional, Sequence
+from collections.abc import Sequence
 
 import torch
 from einops import rearrange
@@ -35,8 +35,8 @@ class PrunedViT:
         UserInputError: If a block is beyond the depth, the place unknown, or the network without [class] token.
     """
 
-    def __init__(self, backbone: VisionTransformer, score_block: Optional[int] = None,
-                 prune_block: Optional[int] = None, place: str = 'after') -> None:
+    def __init__(self, backbone: VisionTransformer, score_block: int | None = None,
+                 prune_block: int | None = None, place: str = 'after') -> None:
         if not isinstance(backbone, VisionTransformer) or backbone.num_extra_tokens != 1:
             raise UserInputError(f'Patches are scored by the [class] token of a VisionTransformer, and this '
                                  f'{type(backbone).__name__} has none.')
@@ -118,7 +118,7 @@ def pruned_features(network: PrunedViT, images: Tensor, keeps: Sequence[float], 
         Tensor: (B, 1 + S, K, D); the first of the orders is by attention.
     """
     tokens, scores = network.embed_and_score(images)  # (B, 1 + N, D), (B, N)
-    orders: List[Tensor] = [scores]
+    orders: list[Tensor] = [scores]
     for seed in seeds:
         noise = torch.rand(scores.shape, generator=torch.Generator().manual_seed(seed))  # (B, N)
         orders.append(noise.to(scores.device))

@@ -1,13 +1,13 @@
 """Choose the device to measure on and read its free memory."""
+from collections.abc import Sequence
 from pathlib import Path
-from typing import List, Optional, Sequence
 
 import torch
 
 from ..errors import UserInputError
 
 
-def choose(names: Sequence[str], known: Sequence[str], what: str) -> List[str]:
+def choose(names: Sequence[str], known: Sequence[str], what: str) -> list[str]:
     """``names`` if all of them are known.
 
     Raises:
@@ -19,7 +19,7 @@ def choose(names: Sequence[str], known: Sequence[str], what: str) -> List[str]:
     return list(names)
 
 
-def find_device(name: Optional[str]) -> torch.device:
+def find_device(name: str | None) -> torch.device:
     """``'cpu'`` or ``'cuda'``; None is a GPU where there is one.
 
     Raises:

@@ -1,5 +1,5 @@
 """Memory that a computation takes, and that a model and its optimisers keep."""
-from typing import Callable, Dict, Tuple
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ class MemoryWatch(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.peak_bytes = self._bytes = 0
-        self._alive: Dict[int, Tuple[StorageWeakRef, int]] = {}  # Python's own weak references crash in torch 2.1
+        self._alive: dict[int, tuple[StorageWeakRef, int]] = {}  # Python's own weak references crash in torch 2.1
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         """Run the operator and take down what it returns."""

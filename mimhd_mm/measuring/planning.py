@@ -1,7 +1,8 @@
 """Predict how long a config's run takes on a machine and how to start it there; ``tools/plan.py`` uses it."""
 import math
 import shlex
-from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from mmengine.config import Config
@@ -112,7 +113,7 @@ def make_plan(run: PlannedRun, cost: Cost, gpus: int, batch_size: int) -> Plan:
                 cost.fixed_bytes + cost.image_bytes * batch_size)
 
 
-def describe_run(cfg: Config, images: Optional[int]) -> PlannedRun:
+def describe_run(cfg: Config, images: int | None) -> PlannedRun:
     """The run of a config that trains on ``images``; None is where they are not known.
 
     Raises:
@@ -124,8 +125,8 @@ def describe_run(cfg: Config, images: Optional[int]) -> PlannedRun:
     if images is None:
         kind = str(cfg.train_dataloader.dataset.type).split('.')[-1]
         if kind not in IMAGES:
-            raise UserInputError(f"The images of {kind} cannot be counted, for they are not here; give the number of "
-                                 f"training images with --epoch-images.")
+            raise UserInputError(f'The images of {kind} cannot be counted, for they are not here; give the number of '
+                                 f'training images with --epoch-images.')
         images = IMAGES[kind]
     lengths = cfg.get('train_cfg') or {}
     if lengths.get('max_epochs'):
@@ -161,7 +162,7 @@ def choose_dtype(cfg: Config, device: torch.device, amp: bool) -> str:
     return cfg.optim_wrapper.get('dtype') or 'float16' if amp or is_mixed(cfg) else 'float32'
 
 
-def data_problem(cfg: Config) -> Optional[str]:
+def data_problem(cfg: Config) -> str | None:
     """What is wrong with the training data; None if nothing is."""
     try:
         check_image_folder('train_dataloader.dataset', cfg.train_dataloader.dataset)
@@ -171,7 +172,7 @@ def data_problem(cfg: Config) -> Optional[str]:
 
 
 def make_batches(cfg: Config, model: BaseModel, batch_size: int, device: torch.device, real: bool
-                 ) -> Tuple[Callable[[], dict], Optional[int]]:
+                 ) -> tuple[Callable[[], dict], int | None]:
     """Batches for :class:`Step` and the images an epoch has: the config's own, or noise.
 
     Raises:
@@ -197,7 +198,7 @@ def make_batches(cfg: Config, model: BaseModel, batch_size: int, device: torch.d
 
 
 def measure(cfg: Config, device: torch.device, dtype: str, batch_size: int, iterations: int, real: bool
-            ) -> Tuple[Cost, Dict[str, tuple], Optional[int]]:
+            ) -> tuple[Cost, dict[str, tuple], int | None]:
     """Train for some iterations on random weights; no file of weights is read.
 
     Args:
@@ -241,7 +242,7 @@ def measure(cfg: Config, device: torch.device, dtype: str, batch_size: int, iter
     return Cost(batch_size, parts['iteration'].median, parts['update'].median, fixed, image), parts, images
 
 
-def memory_of(step: Step, batch_size: int, device: torch.device) -> Tuple[int, float]:
+def memory_of(step: Step, batch_size: int, device: torch.device) -> tuple[int, float]:
     """Memory that does not depend on the batch, and what an image adds.
 
     The first is weights, gradients and the optimiser's state. Activations are all there when the backward pass begins
@@ -274,7 +275,7 @@ def command_line(config: str, plan: Plan, options: Sequence[str] = (), switches:
     return shlex.join([*start, *switches, '--cfg-options', *changes])
 
 
-def describe_plan(run: PlannedRun, cost: Cost, parts: Dict[str, tuple], plan: Plan, memory: float, machines: str
+def describe_plan(run: PlannedRun, cost: Cost, parts: dict[str, tuple], plan: Plan, memory: float, machines: str
                   ) -> str:
     """Format the measurements and the plan as lines to print.
 
@@ -302,7 +303,7 @@ def describe_plan(run: PlannedRun, cost: Cost, parts: Dict[str, tuple], plan: Pl
         f'(with no accumulation, --auto-scale-lr would set {plan.unaccumulated_lr:.4g}):'])
 
 
-def unknowns(device: torch.device, gpus: int, real: bool, problem: Optional[str]) -> List[str]:
+def unknowns(device: torch.device, gpus: int, real: bool, problem: str | None) -> list[str]:
     """The limits of a plan made on this machine, one sentence each."""
     found = ['weights were random and no file of weights was read, which changes no time',
              'time was reckoned in proportion to the images of an iteration; measure the batch of the plan with '

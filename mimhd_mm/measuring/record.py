@@ -1,8 +1,8 @@
 """Write measurements to files, with the hardware and software that they were made on."""
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Dict, Optional, Sequence
 
 import torch
 
@@ -19,12 +19,12 @@ def about(command: str, device: torch.device, **settings) -> dict:
     return dict(command=command, **found, **settings)
 
 
-def legend(facts: Dict[str, object], notes: Sequence[str]) -> str:
+def legend(facts: dict[str, object], notes: Sequence[str]) -> str:
     """Facts and notes as a list below a table."""
     return '\n'.join([*(f'- {key}: {value}' for key, value in facts.items()), *(f'- {note}' for note in notes)])
 
 
-def check_target(path: Optional[str], suffix: str) -> None:
+def check_target(path: str | None, suffix: str) -> None:
     """Check before long work that a file can be written.
 
     Raises:

@@ -1,8 +1,9 @@
 """Time the parts of a training step, on a CPU or a GPU, for several models in turn."""
 import statistics
 import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Callable, Dict, Iterator, List, NamedTuple, Sequence
+from typing import NamedTuple
 
 import torch
 from mmengine.optim import OptimWrapper
@@ -58,7 +59,7 @@ class Step:
         self.optim_wrapper = optim_wrapper
         self.batch = batch
         self.clock = Clock(device)
-        self._spans: List[tuple] = []
+        self._spans: list[tuple] = []
 
     def watch(self) -> None:
         """Time the parts in :data:`WATCHED`, once and for all, by wrapping these methods of this one model.
@@ -84,7 +85,7 @@ class Step:
         self._spans.append((section, start, self.clock.mark()))
 
     @property
-    def optimizers(self) -> List[torch.optim.Optimizer]:
+    def optimizers(self) -> list[torch.optim.Optimizer]:
         """What is in the wrapper."""
         return [self.optim_wrapper.optimizer]
 
@@ -107,7 +108,7 @@ class Step:
             self.optim_wrapper.step()
             self.optim_wrapper.zero_grad()
 
-    def __call__(self) -> Dict[str, float]:
+    def __call__(self) -> dict[str, float]:
         """Train on one batch.
 
         Returns:

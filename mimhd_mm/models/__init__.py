@@ -1,6 +1,6 @@
 """Models. Layers, from the bottom: relation, views; backbones, necks, losses, matchers, data preprocessors; heads,
 target generators; algorithms. Imports only go down."""
-from .backbones import RelPosViT, RelationViT, TappedMAEViT
+from .backbones import RelationViT, RelPosViT, TappedMAEViT
 from .data_preprocessors import DeviceAugmentation
 from .heads import MAEPixelHead, RelationDistillHead
 from .losses import RelationDistillLoss

@@ -1,5 +1,5 @@
 """Keep parts of a model out of its checkpoints, and do not miss them when one is loaded."""
-from typing import Callable
+from collections.abc import Callable
 
 from torch import nn
 

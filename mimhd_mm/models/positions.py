@@ -1,5 +1,4 @@
 """Position embeddings: MAE's sine-cosine ones, and those of one grid of patches for another."""
-from typing import Optional, Tuple
 
 from mmpretrain.models.utils import build_2d_sincos_position_embedding, resize_pos_embed
 from torch import Tensor
@@ -7,7 +6,7 @@ from torch import Tensor
 from ..errors import UserInputError
 
 
-def resize_positions(pos_embed: Tensor, grid: Tuple[int, int], source: Optional[Tuple[int, int]] = None,
+def resize_positions(pos_embed: Tensor, grid: tuple[int, int], source: tuple[int, int] | None = None,
                      mode: str = 'bicubic') -> Tensor:
     """Position embeddings of one grid of patches, [class] first, for another grid.
 
@@ -27,14 +26,14 @@ def resize_positions(pos_embed: Tensor, grid: Tuple[int, int], source: Optional[
     number = pos_embed.shape[1] - 1
     if source is None:
         side = round(number ** .5)
-        source = (side, side) if side * side == number else tuple(grid)
+        source = (side, side) if side * side == number else grid
     if source[0] * source[1] != number:
         raise UserInputError(f'Position embeddings of {number} patches are of no square grid and not of {grid[0]} x '
                              f'{grid[1]} patches either; set img_size to the size that the file was trained at.')
     return resize_pos_embed(pos_embed, source, tuple(grid), mode)
 
 
-def sincos_positions(grid: Tuple[int, int], dims: int) -> Tensor:
+def sincos_positions(grid: tuple[int, int], dims: int) -> Tensor:
     """MAE's fixed sine-cosine position embeddings, [class] first; those of a square, resized, for other grids.
 
     Args:

@@ -1,5 +1,5 @@
 """Relations between tokens (eq. 1): what is distilled. Tensors in, tensors out."""
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,7 @@ class QKV(NamedTuple):
         """The patch tokens alone: the first token, [class], is left out."""
         return QKV(*(x[:, :, 1:] for x in self))
 
-    def take(self, seen: Optional[Tensor]) -> 'QKV':
+    def take(self, seen: Tensor | None) -> 'QKV':
         """The [class] token and the patches with the given numbers.
 
         Args:

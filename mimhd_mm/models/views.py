@@ -3,7 +3,7 @@
 Nothing here waits for the device: every size follows from Python numbers, never from what a tensor holds.
 """
 import random
-from typing import NamedTuple, Optional, Tuple
+from typing import NamedTuple
 
 import torch
 from einops import rearrange
@@ -28,8 +28,8 @@ def check_views(num_views: int, mask_ratio: float) -> None:
     """Check the two settings that :func:`draw_views` takes.
 
     Raises:
-        UserInputError: If ``num_views`` is not 1 or 2, or ``mask_ratio`` is not inside (0, 1); one view may hide nothing
-            (0) of the patches that the student saw, where it does not see all.
+        UserInputError: If ``num_views`` is not 1 or 2, or ``mask_ratio`` is not inside (0, 1); one view may hide
+            nothing (0) of the patches that the student saw, where it does not see all.
     """
     if num_views not in (1, 2):
         raise UserInputError(f'num_views is 1 or 2, not {num_views!r}: two views are complements of each other.')
@@ -55,7 +55,7 @@ def count_seen(num_tokens: int, fraction: float) -> int:
     return min(max(round(fraction * num_tokens), 2), num_tokens)
 
 
-def draw_seen(batch: int, num_tokens: int, fraction: float, *, device=None) -> Optional[Tensor]:
+def draw_seen(batch: int, num_tokens: int, fraction: float, *, device=None) -> Tensor | None:
     """Choose the patches of each image that a network sees, anew for each image, each patch with the same chance.
 
     One number is drawn from Python's generator; it seeds the rest, on any device. So torch's generators, and what else
@@ -85,7 +85,7 @@ def count_hidden(num_tokens: int, mask_ratio: float) -> int:
 
 
 def draw_views(batch: int, num_tokens: int, mask_ratio: float = 0.5, num_views: int = 2, *, device=None,
-               generator: torch.Generator = None) -> Tensor:
+               generator: torch.Generator | None = None) -> Tensor:
     """Split every image's patches into hidden and visible, anew for each image.
 
     View 1 hides :func:`count_hidden` patches. View 2 is its complement: it hides exactly the patches that view 1 shows.
@@ -107,7 +107,7 @@ def draw_views(batch: int, num_tokens: int, mask_ratio: float = 0.5, num_views: 
     return torch.stack([hidden, ~hidden][:num_views])  # (V, B, N)
 
 
-def draw_images(batch: int, fraction: float, *, device=None, generator: torch.Generator = None) -> Tensor:
+def draw_images(batch: int, fraction: float, *, device=None, generator: torch.Generator | None = None) -> Tensor:
     """Choose some of a batch's images, each with the same chance; a mean over them estimates the mean over all.
 
     Args:
@@ -147,11 +147,11 @@ def spread_views(masks: Tensor, seen: Tensor, num_tokens: int) -> Views:
 
 
 def count_asked(num_tokens: int, num_seen: int, mask_ratio: float, num_views: int) -> int:
-    """Patches that view 1 is asked for: what it hides of the seen ones, and the unseen or, of two views, half of these."""
+    """Patches that view 1 is asked for: the seen ones that it hides, and the unseen or, of two views, half of these."""
     return count_hidden(num_seen, mask_ratio) + (num_tokens - num_seen) // num_views
 
 
-def asked_patches(asked: Tensor, count: int) -> Tuple[Tensor, ...]:
+def asked_patches(asked: Tensor, count: int) -> tuple[Tensor, ...]:
     """Which patches each view is asked for, as numbers: with two views every patch of an image is in exactly one.
 
     Args:

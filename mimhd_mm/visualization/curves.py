@@ -2,8 +2,9 @@
 import json
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, Sequence, Union
+from typing import NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -29,11 +30,11 @@ class Curve(NamedTuple):
         values (list[float]): As many.
     """
     unit: str
-    steps: List[int]
-    values: List[float]
+    steps: list[int]
+    values: list[float]
 
 
-def read_scalars(source: Union[str, Path]) -> Dict[str, Curve]:
+def read_scalars(source: str | Path) -> dict[str, Curve]:
     """Every number that a run logged.
 
     Training figures are by iteration; evaluations between epochs (k-NN, accuracy) are by epoch.
@@ -66,7 +67,7 @@ def read_scalars(source: Union[str, Path]) -> Dict[str, Curve]:
     return {key: Curve(units[key], *map(list, zip(*sorted(steps.items())))) for key, steps in found.items()}
 
 
-def _json_lines(path: Path) -> List[dict]:
+def _json_lines(path: Path) -> list[dict]:
     lines = []
     for line in path.read_text(errors='replace').splitlines():
         try:
@@ -78,7 +79,7 @@ def _json_lines(path: Path) -> List[dict]:
     return lines
 
 
-def smooth(values: Sequence[float], weight: float) -> List[float]:
+def smooth(values: Sequence[float], weight: float) -> list[float]:
     """Exponential moving average, corrected for its start (as TensorBoard's): each value is a mean of all earlier ones.
 
     Non-finite numbers are kept and do not enter the mean.
@@ -102,7 +103,7 @@ def smooth(values: Sequence[float], weight: float) -> List[float]:
     return smoothed
 
 
-def curves_figure(runs: Dict[str, Dict[str, Curve]], keys: Optional[Sequence[str]] = None,
+def curves_figure(runs: dict[str, dict[str, Curve]], keys: Sequence[str] | None = None,
                   smoothing: float = 0.) -> Figure:
     """One panel a key, one colour a run; the k-NN panel has the untrained student's and the teacher's level as lines.
 
@@ -138,7 +139,7 @@ def curves_figure(runs: Dict[str, Dict[str, Curve]], keys: Optional[Sequence[str
     return figure
 
 
-def _draw(axis: Axes, name: str, curves: Dict[str, Curve], key: str, number: int, smoothing: float) -> None:
+def _draw(axis: Axes, name: str, curves: dict[str, Curve], key: str, number: int, smoothing: float) -> None:
     """Draw one run's curve; for a student's k-NN accuracy also the untrained student's and the teacher's level."""
     curve, colour = curves[key], COLOURS[number % len(COLOURS)]
     probed = key.startswith('knn/') and key.endswith('student')

@@ -1,8 +1,8 @@
 """Figures of reconstructions and of [class] attention, as PNG files."""
 import tempfile
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Callable, Dict, List, Optional, Sequence, Union
 
 import numpy as np
 import torch
@@ -24,17 +24,17 @@ from ..random_states import evaluating, kept_random_states
 GREY = 0.5
 ATTENTION_MAP = colormaps['inferno'].resampled(48)  # fewer colours make smaller files, and look the same
 #: images (B, 3, H, W) and masks (V, B, N), True = hidden, to a prediction (B, N, P) of what is hidden, or None
-Reconstructor = Callable[[Tensor, Tensor], Optional[Tensor]]
+Reconstructor = Callable[[Tensor, Tensor], Tensor | None]
 
 
-def draw_reconstructions(model: nn.Module, images: Tensor, path: Union[str, Path],
-                         teacher: Optional[Reconstructor] = None, dpi: int = 150) -> None:
+def draw_reconstructions(model: nn.Module, images: Tensor, path: str | Path,
+                         teacher: Reconstructor | None = None, dpi: int = 150) -> None:
     """Write :func:`reconstruction_figure` to ``path``, a PNG file; missing folders are made."""
     save(reconstruction_figure(model, images, teacher), path, dpi)
 
 
-def reconstruction_figure(model: nn.Module, images: Tensor, teacher: Optional[Reconstructor] = None,
-                          preprocess: Optional[BaseDataPreprocessor] = None) -> Figure:
+def reconstruction_figure(model: nn.Module, images: Tensor, teacher: Reconstructor | None = None,
+                          preprocess: BaseDataPreprocessor | None = None) -> Figure:
     """One row per image: input, views with hidden patches in grey, merged prediction, the teacher's prediction, error.
 
     Predictions of normalised patches get the mean and standard deviation of the input's patch (as in MAE's pictures),
@@ -85,15 +85,15 @@ def reconstruction_figure(model: nn.Module, images: Tensor, teacher: Optional[Re
     return figure
 
 
-def draw_attention(backbones: Union[RelationViT, Dict[str, RelationViT]], images: Tensor, path: Union[str, Path],
-                   preprocess: Optional[BaseDataPreprocessor] = None, max_heads: int = 8,
+def draw_attention(backbones: RelationViT | dict[str, RelationViT], images: Tensor, path: str | Path,
+                   preprocess: BaseDataPreprocessor | None = None, max_heads: int = 8,
                    dpi: int = 150) -> None:
     """Write :func:`attention_figure` to ``path``, a PNG file; missing folders are made."""
     save(attention_figure(backbones, images, preprocess, max_heads), path, dpi)
 
 
-def attention_figure(backbones: Union[RelationViT, Dict[str, RelationViT]], images: Tensor,
-                     preprocess: Optional[BaseDataPreprocessor] = None, max_heads: int = 8) -> Figure:
+def attention_figure(backbones: RelationViT | dict[str, RelationViT], images: Tensor,
+                     preprocess: BaseDataPreprocessor | None = None, max_heads: int = 8) -> Figure:
     """[class] attention of each head in the tapped block; one row per image and backbone.
 
     Every map is scaled to its own largest weight, so maps show the place of attention and not its sharpness.
@@ -166,7 +166,7 @@ def denormalise_patches(prediction: Tensor, images: Tensor, head: MAEPretrainHea
     return prediction * (var + 1e-6) ** 0.5 + mean
 
 
-def to_pixels(images: Tensor, preprocess: Optional[BaseDataPreprocessor]) -> Tensor:
+def to_pixels(images: Tensor, preprocess: BaseDataPreprocessor | None) -> Tensor:
     """Undo the preprocessor's mean and std: (B, 3, H, W), RGB, to (B, H, W, 3) in [0, 1]."""
     if hasattr(preprocess, 'mean'):
         images = images * preprocess.std + preprocess.mean  # (B, 3, H, W) in [0, 255]
@@ -180,10 +180,10 @@ def hide_patches(pixels: Tensor, mask: Tensor) -> Tensor:
     return torch.where(hidden, GREY, pixels)
 
 
-def panels(rows: int, titles: List[str]) -> tuple:
+def panels(rows: int, titles: list[str]) -> tuple:
     """A figure of ``rows`` x ``len(titles)`` square axes without ticks: (figure, rows of axes)."""
     figure = Figure(figsize=(1.5 * len(titles), 1.5 * rows + 0.6), layout='constrained')
-    axes: List[List[Axes]] = figure.subplots(rows, len(titles), squeeze=False)
+    axes: list[list[Axes]] = figure.subplots(rows, len(titles), squeeze=False)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
     for axis, title in zip(axes[0], titles):
@@ -199,7 +199,7 @@ def to_array(figure: Figure, dpi: int = 100) -> np.ndarray:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # without alpha: the background is white
 
 
-def save(figure: Figure, path: Union[str, Path], dpi: int = 150) -> None:
+def save(figure: Figure, path: str | Path, dpi: int = 150) -> None:
     """Write a figure, making its folder where it is missing.
 
     Raises:
@@ -210,7 +210,7 @@ def save(figure: Figure, path: Union[str, Path], dpi: int = 150) -> None:
     figure.savefig(path, dpi=dpi)
 
 
-def check_output(path: Union[str, Path], suffixes: Sequence[str] = ('.png', '.pdf', '.svg')) -> None:
+def check_output(path: str | Path, suffixes: Sequence[str] = ('.png', '.pdf', '.svg')) -> None:
     """Check that a file can be written, before the work starts; missing folders are made.
 
     Raises:

@@ -1,7 +1,7 @@
 """Read the head weights that ``HeadRoutingHook`` recorded, and draw them."""
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence, Union
 
 import numpy as np
 from matplotlib.colors import PowerNorm
@@ -17,7 +17,7 @@ MAX_LABELLED = 200  # cells of a heat map, up to which each has its number
 FIGURES = ('entropy', 'coverage', 'spread', 'distinct', 'blur')
 
 
-def read_head_weights(source: Union[str, Path]) -> List[dict]:
+def read_head_weights(source: str | Path) -> list[dict]:
     """Read the readings of ``HeadRoutingHook``.
 
     Args:
@@ -53,7 +53,7 @@ def relation_name(pair: str) -> str:
     return '-'.join(pair.upper())
 
 
-def routing_figure(weights: Dict[str, np.ndarray], title: str = '') -> Figure:
+def routing_figure(weights: dict[str, np.ndarray], title: str = '') -> Figure:
     """Heat maps of W side by side, one a relation.
 
     Args:
@@ -63,7 +63,7 @@ def routing_figure(weights: Dict[str, np.ndarray], title: str = '') -> Figure:
     return history_figure([('', weights)], title=title)
 
 
-def history_figure(moments: Sequence[tuple], figures: Optional[Dict[str, Dict[str, list]]] = None,
+def history_figure(moments: Sequence[tuple], figures: dict[str, dict[str, list]] | None = None,
                    title: str = '') -> Figure:
     """Heat maps of W, a row a relation and a column a moment; then, if given, how its figures went.
 
@@ -120,7 +120,7 @@ def _heat_map(axis, weight: np.ndarray, norm: PowerNorm):
     return image
 
 
-def _curves(axis, figures: Dict[str, list], students: int) -> None:
+def _curves(axis, figures: dict[str, list], students: int) -> None:
     """The figures of one pair over iterations, or over checkpoints that have names; distinct rows as a share of M2."""
     styles = zip(FIGURES, COLOURS, ('-', '--', ':', '-.', (0, (5, 1, 1, 1, 1, 1))))
     for name, colour, style in styles:

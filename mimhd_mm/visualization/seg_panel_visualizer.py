@@ -1,5 +1,4 @@
 """``SegPanelVisualizer``: image, truth and prediction of a segmentation side by side, with a legend."""
-from typing import List, Optional
 
 import numpy as np
 from mmengine.dist import master_only
@@ -28,7 +27,7 @@ class SegPanelVisualizer(Visualizer):
     @master_only
     def add_datasample(self, name: str, image: np.ndarray, data_sample=None, *, draw_gt: bool = True,
                        draw_pred: bool = True, show: bool = False, wait_time: float = 0,
-                       out_file: Optional[str] = None, step: int = 0, **kwargs) -> None:
+                       out_file: str | None = None, step: int = 0, **kwargs) -> None:
         """Draw one image.
 
         Args:
@@ -66,7 +65,7 @@ def colour(labels: np.ndarray, palette: list) -> np.ndarray:
     return colours[labels]
 
 
-def side_by_side(panels: List[np.ndarray], titles: List[str], classes: tuple, palette: list) -> np.ndarray:
+def side_by_side(panels: list[np.ndarray], titles: list[str], classes: tuple, palette: list) -> np.ndarray:
     """Join an image and label maps of its size.
 
     Args:

@@ -12,7 +12,6 @@ import shutil
 import zipfile
 from hashlib import sha256
 from pathlib import Path
-from typing import List, Optional, Union
 
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.logging import print_log
@@ -32,7 +31,7 @@ def hash_file(path: Path) -> Path:
     return path.with_name(f'{path.name}.sha256')
 
 
-def noted_hashes(path: Path) -> List[str]:
+def noted_hashes(path: Path) -> list[str]:
     """The hashes that a checkpoint may have; none if it has no hash file."""
     note = hash_file(path)
     return [line.split()[0] for line in note.read_text().splitlines() if line.strip()] if note.is_file() else []
@@ -72,17 +71,17 @@ class AtomicBackend(LocalBackend):
     mmengine's own backend writes under the final name, so a kill leaves a partly written file there.
     """
 
-    def put(self, obj: bytes, filepath: Union[str, Path]) -> None:
+    def put(self, obj: bytes, filepath: str | Path) -> None:
         """Write a checkpoint and its hash."""
         write_checkpoint(Path(filepath), obj)
 
-    def remove(self, filepath: Union[str, Path]) -> None:
+    def remove(self, filepath: str | Path) -> None:
         """Remove a checkpoint, then its hash; a hash without a checkpoint is harmless."""
         super().remove(filepath)
         hash_file(Path(filepath)).unlink(missing_ok=True)
 
 
-def damage(path: Path) -> Optional[str]:
+def damage(path: Path) -> str | None:
     """Describe what is wrong with a checkpoint; None if it is whole.
 
     The file is compared with its hash. A checkpoint without one, such as mmengine's hook writes, is read completely.
@@ -103,7 +102,7 @@ def damage(path: Path) -> Optional[str]:
     return None if isinstance(saved, dict) and 'meta' in saved else 'it holds no state of a training'
 
 
-def checkpoints_of(folder: Path) -> List[Path]:
+def checkpoints_of(folder: Path) -> list[Path]:
     """The checkpoints of a run, last written first, without those of best scores, which cannot be resumed.
 
     Args:
@@ -121,7 +120,7 @@ def checkpoints_of(folder: Path) -> List[Path]:
     return sorted(found, key=lambda path: (path.stat().st_mtime_ns, len(path.name), path.name), reverse=True)
 
 
-def newest_checkpoint(folder: Union[str, Path]) -> Optional[Path]:
+def newest_checkpoint(folder: str | Path) -> Path | None:
     """The newest whole checkpoint; damaged ones that are skipped are named in a warning."""
     for path in checkpoints_of(Path(folder)):
         problem = damage(path)
@@ -131,7 +130,7 @@ def newest_checkpoint(folder: Union[str, Path]) -> Optional[Path]:
     return None
 
 
-def check_checkpoint(path: Union[str, Path]) -> None:
+def check_checkpoint(path: str | Path) -> None:
     """Check that a given checkpoint is whole; files behind a URL are not checked.
 
     Raises:

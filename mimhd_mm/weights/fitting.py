@@ -1,6 +1,6 @@
 """Fit the tensors of a file to a module: names and shapes are compared before anything is loaded."""
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable, Union
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ def same_shape(key: str, found: Tensor, expected: Tensor) -> bool:
     return found.shape == expected.shape
 
 
-def compare(expected: Tensors, tensors: Tensors, source: Union[str, Path], advice: str = ADVICE, *,
+def compare(expected: Tensors, tensors: Tensors, source: str | Path, advice: str = ADVICE, *,
             may_lack: Callable[[str], bool] = lambda key: False, may_add: Callable[[str], bool] = lambda key: False,
             fits: Callable[[str, Tensor, Tensor], bool] = same_shape) -> None:
     """Compare names and shapes of tensors with those of a network.
@@ -45,7 +45,7 @@ def compare(expected: Tensors, tensors: Tensors, source: Union[str, Path], advic
             raise UserInputError(f'{str(source)!r} {problem} {keys[0]!r} ({len(keys)} such tensors); {advice}.')
 
 
-def load_exactly(module: nn.Module, tensors: Tensors, source: Union[str, Path], advice: str = ADVICE, *,
+def load_exactly(module: nn.Module, tensors: Tensors, source: str | Path, advice: str = ADVICE, *,
                  part: bool = False) -> None:
     """Load every tensor that a module saves, and no other, then compare each with what was asked for.
 

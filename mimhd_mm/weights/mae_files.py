@@ -2,7 +2,6 @@
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Optional, Union
 
 from ..errors import UserInputError
 from .reading import Tensors, read_tensors, sha256_of
@@ -37,7 +36,7 @@ class MAEFile:
     sha256: str
     source: str
     encoder: Tensors = field(repr=False)
-    decoder: Optional[Tensors] = field(repr=False)
+    decoder: Tensors | None = field(repr=False)
 
     @property
     def embed_dims(self) -> int:
@@ -65,17 +64,17 @@ class MAEFile:
         return self.encoder['pos_embed'].shape[1] - 1
 
     @property
-    def decoder_embed_dims(self) -> Optional[int]:
+    def decoder_embed_dims(self) -> int | None:
         """Width of the decoder."""
-        return self.decoder and self.decoder['mask_token'].shape[-1]
+        return self.decoder['mask_token'].shape[-1] if self.decoder else None
 
     @property
-    def decoder_depth(self) -> Optional[int]:
+    def decoder_depth(self) -> int | None:
         """Blocks of the decoder."""
-        return self.decoder and _count(self.decoder, 'decoder_blocks')
+        return _count(self.decoder, 'decoder_blocks') if self.decoder else None
 
 
-def read_mae_file(path: Union[str, Path], need_decoder: bool = False) -> MAEFile:
+def read_mae_file(path: str | Path, need_decoder: bool = False) -> MAEFile:
     """Read an MAE checkpoint of any known layout without executing anything in it.
 
     Args:
@@ -94,11 +93,11 @@ def read_mae_file(path: Union[str, Path], need_decoder: bool = False) -> MAEFile
     source = 'openmmlab' if any(key.startswith('backbone.') for key in tensors) else 'official'
     if source == 'openmmlab':
         encoder = _strip(tensors, 'backbone.')
-        decoder = _strip(tensors, 'neck.')
+        found = _strip(tensors, 'neck.')
     else:
         tensors = {_official_to_mmpretrain(key): value for key, value in tensors.items()}
-        decoder = {key.replace('decoder_norm.', 'ln1.'): value for key, value in tensors.items()
-                   if key.startswith(('decoder_', 'mask_token'))}
+        found = {key.replace('decoder_norm.', 'ln1.'): value for key, value in tensors.items()
+                 if key.startswith(('decoder_', 'mask_token'))}
         encoder = {key: value for key, value in tensors.items()
                    if not key.startswith(('decoder_', 'mask_token') + _HEADS)}
     needed = {'cls_token', 'pos_embed', 'patch_embed.projection.weight', 'layers.0.attn.qkv.weight'}
@@ -107,10 +106,9 @@ def read_mae_file(path: Union[str, Path], need_decoder: bool = False) -> MAEFile
             f'{str(path)!r} is not a masked autoencoder of a known layout: no {sorted(needed - set(encoder))[0]!r} '
             f'under `backbone.` (OpenMMLab) nor its official name; its first key is {next(iter(tensors), None)!r}.')
     _refuse_unknown(encoder, _ENCODER, path)
-    if 'decoder_embed.weight' not in decoder or 'decoder_pred.weight' not in decoder:
-        decoder = None
-    else:  # the necks of other algorithms have more, such as a connector
-        decoder = {key: value for key, value in decoder.items() if key.startswith(('decoder_', 'mask_token', 'ln1.'))}
+    decoder: Tensors | None = None
+    if {'decoder_embed.weight', 'decoder_pred.weight'} <= set(found):  # other necks have more, such as a connector
+        decoder = {key: value for key, value in found.items() if key.startswith(('decoder_', 'mask_token', 'ln1.'))}
         _refuse_unknown(decoder, _DECODER, path)
     if need_decoder and decoder is None:
         raise UserInputError(

@@ -2,17 +2,17 @@
 import hashlib
 import pickle
 from pathlib import Path
-from typing import Any, Dict, Union
+from typing import Any
 
 from torch import Tensor
 
 from ..compat import load_checkpoint_safely
 from ..errors import UserInputError
 
-Tensors = Dict[str, Tensor]
+Tensors = dict[str, Tensor]
 
 
-def read_tensors(path: Union[str, Path]) -> Tensors:
+def read_tensors(path: str | Path) -> Tensors:
     """The state dict of a file, read with ``weights_only=True`` or as safetensors; never by plain unpickling.
 
     Raises:
@@ -21,7 +21,7 @@ def read_tensors(path: Union[str, Path]) -> Tensors:
     return state_dict_of(read_content(path), path)
 
 
-def read_content(path: Union[str, Path], map_location: Any = 'cpu') -> object:
+def read_content(path: str | Path, map_location: Any = 'cpu') -> object:
     """All that a file holds, read as :func:`read_tensors` reads it.
 
     Args:
@@ -53,7 +53,7 @@ def read_content(path: Union[str, Path], map_location: Any = 'cpu') -> object:
                              f'({type(error).__name__}: {_cause(error)}).') from error
 
 
-def state_dict_of(content: object, path: Union[str, Path]) -> Tensors:
+def state_dict_of(content: object, path: str | Path) -> Tensors:
     """The tensors at the top of a file's content, or under ``state_dict`` or ``model``, without a ``module.`` before.
 
     Args:
@@ -74,7 +74,7 @@ def state_dict_of(content: object, path: Union[str, Path]) -> Tensors:
     return {key[7:] if key.startswith('module.') else key: value for key, value in tensors.items()}
 
 
-def sha256_of(path: Union[str, Path]) -> str:
+def sha256_of(path: str | Path) -> str:
     """Hash of a file's content, in hexadecimal."""
     digest = hashlib.sha256()
     with open(path, 'rb') as file:

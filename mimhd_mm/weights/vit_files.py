@@ -2,9 +2,10 @@
 import json
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Tuple, Union
+from typing import Any
 
 import torch
 from mmpretrain.models import VisionTransformer
@@ -17,7 +18,7 @@ from .reading import Tensors, read_content, sha256_of, state_dict_of
 
 EPS = 1e-6  #: of every norm in mmpretrain's VisionTransformer and in the code of MAE, CAE, DINO, MoCo v3, TinyMIM, timm
 
-Heads = Dict[int, Tuple[int, int]]
+Heads = dict[int, tuple[int, int]]
 _USUAL: Heads = {192: (3, 3), 384: (6, 6), 768: (12, 12), 1024: (16, 16), 1280: (16, 16)}
 
 #: timm's name -> mmpretrain's, what `_official_to_mmpretrain` does not know
@@ -66,14 +67,14 @@ class Layout:
         heads (dict): By the project's code, width -> heads of the blocks, heads of the last block.
     """
     mark: str
-    prefixes: Tuple[str, ...] = ('', )
+    prefixes: tuple[str, ...] = ('', )
     patches: str = 'patch_embed.proj.weight'
     name: Callable[[str], str] = _timm_name
     heads: Heads = field(default_factory=lambda: _USUAL)
 
 
 #: The order is that of recognition. TinyMIM's files, and MAE's without a decoder, look as timm's do.
-LAYOUTS: Dict[str, Layout] = {
+LAYOUTS: dict[str, Layout] = {
     'openmmlab': Layout(r'backbone\.layers\.\d', ('backbone.', ), 'patch_embed.projection.weight', str, {}),
     'mocov3': Layout(r'base_encoder\.blocks\.', ('base_encoder.', ''), heads={**_USUAL, 384: (12, 12)}),
     'dino': Layout(r'backbone\.blocks\.', ('backbone.', '')),
@@ -98,24 +99,24 @@ class ViTFile(MAEFile):
         eps (float, optional): Of the norms; None where nothing tells.
     """
     taken_from: str
-    left_out: Dict[str, int]
-    num_heads: Optional[List[int]]
+    left_out: dict[str, int]
+    num_heads: list[int] | None
     heads_from: str
-    eps: Optional[float]
+    eps: float | None
 
     @property
-    def grid(self) -> Optional[int]:
+    def grid(self) -> int | None:
         """Patches along a side of the images the file was trained at; None if they were not square."""
         side = round(self.num_patches ** .5)
         return side if side * side == self.num_patches else None
 
     @property
-    def settings(self) -> Dict[str, Any]:
+    def settings(self) -> dict[str, Any]:
         """Arguments of the ``VisionTransformer`` that these tensors fit exactly; one head where heads are not known."""
         heads = self.num_heads or [1] * self.num_layers
         height, width = self.encoder['patch_embed.projection.weight'].shape[-2:]
         image = (height * self.grid, width * self.grid) if self.grid else (height, width * self.num_patches)
-        settings = dict(
+        settings: dict[str, Any] = dict(
             arch=dict(embed_dims=self.embed_dims, num_layers=self.num_layers, num_heads=heads[0],
                       feedforward_channels=self.feedforward_channels),
             img_size=image[0] if image[0] == image[1] else image,
@@ -137,7 +138,7 @@ class ViTFile(MAEFile):
         return settings
 
 
-def read_vit_file(path: Union[str, Path], layout: str = 'auto', num_heads: Optional[List[int]] = None) -> ViTFile:
+def read_vit_file(path: str | Path, layout: str = 'auto', num_heads: list[int] | None = None) -> ViTFile:
     """Read a vision transformer of a known layout without executing anything in its file.
 
     Args:
@@ -188,7 +189,7 @@ def read_vit_file(path: Union[str, Path], layout: str = 'auto', num_heads: Optio
     return file
 
 
-def _recognise(tensors: Tensors, layout: str, path: Path) -> Tuple[str, str]:
+def _recognise(tensors: Tensors, layout: str, path: Path) -> tuple[str, str]:
     """Name of the layout, and the prefix of the encoder."""
     names = list(LAYOUTS) if layout == 'auto' else [layout]
     for name in names:
@@ -215,7 +216,7 @@ def _refuse_extras(own: Tensors, path: Path) -> None:
                                  f'convert the file of a model without.')
 
 
-def _take_decoder(own: Tensors, others: Tensors, layout: str, path: Path) -> Optional[Tensors]:
+def _take_decoder(own: Tensors, others: Tensors, layout: str, path: Path) -> Tensors | None:
     """Move an MAE decoder, where there is a whole one, out of where it lies in the file.
 
     Returns:
@@ -250,7 +251,8 @@ def _join_qkv(tensors: Tensors, path: Path) -> Tensors:
         if f'{stem}.qkv.{kind}' in joined:
             raise UserInputError(f'{str(path)!r} has the {kind} of q, k and v for {stem!r} twice, together and one by '
                                  f'one; remove those that are not meant.')
-        joined[f'{stem}.qkv.{kind}'] = torch.cat([parts[part] for part in 'qkv'])  # rows: q of all heads, k, v
+        # rows: q of all heads, k, v
+        joined[f'{stem}.qkv.{kind}'] = torch.cat([value for value in parts.values() if value is not None])
     return joined
 
 
@@ -276,7 +278,7 @@ def _compare(file: ViTFile) -> None:
                                      'transformer')
 
 
-def _tell_heads_and_eps(file: ViTFile, path: Path, num_heads: Optional[List[int]]) -> None:
+def _tell_heads_and_eps(file: ViTFile, path: Path, num_heads: list[int] | None) -> None:
     """Fill in the settings that tensor shapes do not determine."""
     depth, config = file.num_layers, {}
     if file.source == 'hf':
@@ -315,7 +317,7 @@ def _group(key: str, prefix: str) -> str:
     return own + key[len(own):].split('.')[0]
 
 
-def _rename(key: str, names: Dict[str, str]) -> str:
+def _rename(key: str, names: dict[str, str]) -> str:
     for old, new in names.items():
         key = re.sub(old, new, key)
     return key

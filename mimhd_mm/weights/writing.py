@@ -3,7 +3,6 @@ import errno
 import os
 import re
 from pathlib import Path
-from typing import List, Union
 
 #: name of a file while :func:`write_whole` writes it
 TEMPORARY = re.compile(r'.+\.\d+\.tmp')
@@ -11,7 +10,7 @@ TEMPORARY = re.compile(r'.+\.\d+\.tmp')
 DISK_FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def write_whole(path: Path, content: Union[bytes, str]) -> None:
+def write_whole(path: Path, content: bytes | str) -> None:
     """Write a file atomically: after a crash there is the old content or the new one.
 
     Raises:
@@ -42,7 +41,7 @@ def _synchronise(folder: Path) -> None:
         os.close(descriptor)
 
 
-def remove_leftovers(folder: Path) -> List[str]:
+def remove_leftovers(folder: Path) -> list[str]:
     """Remove partly written files of a killed process; return their names."""
     names = [path.name for path in folder.glob('*.tmp') if TEMPORARY.fullmatch(path.name)]
     for name in names:

@@ -12,16 +12,20 @@ from mmengine.runner.checkpoint import load_checkpoint
 from mmpretrain.models import VisionTransformer
 from PIL import Image
 
-from mimhd_mm.datasets.segmentation_check import (check_pairs, check_segmentation_config, check_segmentation_dataset,
-                                                  list_pairs)
+from mimhd_mm.datasets.segmentation_check import (
+    check_pairs,
+    check_segmentation_config,
+    check_segmentation_dataset,
+    list_pairs,
+)
 from mimhd_mm.errors import UserInputError
 from mimhd_mm.models.backbones.rel_pos_vit import RelPosViT, resize_table
 from mimhd_mm.registry import MODELS
 from mimhd_mm.visualization.seg_panel_visualizer import GAP, LINE, side_by_side
 
 from ..conftest import SIZE, STUDENT, read_config
-from .test_finetune import heads_of
 from ..test_tools.commands import ROOT, call, error_of, load_tool
+from .test_finetune import heads_of
 
 CONFIGS = sorted((ROOT / 'configs' / 'segmentation').rglob('*.py'))
 MINI = ROOT / 'configs/segmentation/mini/mimhd-vit-micro-p8_upernet_1xb8-1k_camvid-128x128.py'
@@ -170,7 +174,8 @@ def test_builds_and_takes_a_step(path, mmseg):
     losses = model.train()(torch.randn(2, 3, 32, 32), samples, mode='loss')
     sum(value for key, value in losses.items() if 'loss' in key).backward()
     assert all(torch.isfinite(value).all() for value in losses.values())
-    unused = [name for name, parameter in model.named_parameters() if parameter.requires_grad and parameter.grad is None]
+    unused = [name for name, parameter in model.named_parameters()
+              if parameter.requires_grad and parameter.grad is None]
     assert not unused  # so that several processes need no find_unused_parameters
     linear = '_linear_' in path.stem
     assert ('aux.loss_ce' in losses) != linear and 'decode.loss_ce' in losses
@@ -266,7 +271,7 @@ def student(build_mimhd, tmp_path):
     return tmp_path / 'student.pth', model.backbone.state_dict()
 
 
-RUN = '''
+RUN = """
 _base_ = {base!r}
 model = dict(
     data_preprocessor=dict(size=(32, 32)),
@@ -295,7 +300,7 @@ test_dataloader = val_dataloader
 param_scheduler = []
 train_cfg = dict(max_iters=2, val_interval=2)
 default_hooks = dict(checkpoint=dict(interval=2))
-'''
+"""
 
 
 def write_run(folder: Path, data: Path, checkpoint: Path, backbone: str) -> Path:

@@ -108,7 +108,7 @@ def test_class_that_train_does_not_know(official):
 def test_the_sentence_survives_the_registry(tmp_path):
     with pytest.raises(Exception) as caught:
         DATASETS.build(dict(type='TinyImageNet', data_root=str(tmp_path), split='train'))
-    assert str(root_cause(caught.value)).startswith("No folder")
+    assert str(root_cause(caught.value)).startswith('No folder')
 
 
 def test_linked_class_folders_are_followed(image_folder, tmp_path):

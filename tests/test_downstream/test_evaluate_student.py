@@ -26,16 +26,16 @@ WIDTH = ARCH['embed_dims']
 MINI = shipped_settings()['mini'].configs[96]
 TASKS = ('knn', 'linear', 'finetune', 'linear_segmentation', 'segmentation')
 
-CLASSIFIER = '''
+CLASSIFIER = """
 _base_ = {base!r}
 model = dict(backbone=dict(arch=dict({arch}, _delete_=True), img_size=32), head=dict(in_channels=24))
 train_dataloader = dict(batch_size=16, num_workers=0, persistent_workers=False)
 val_dataloader = dict(num_workers=0, persistent_workers=False)
 test_dataloader = val_dataloader
 {more}
-'''
+"""
 LINEAR = 'model.update(neck=dict(input_features=24))\nmodel["backbone"].update(frozen_stages=4)'
-SEGMENTER = '''
+SEGMENTER = """
 _base_ = {base!r}
 model = dict(
     data_preprocessor=dict(size=(32, 32)),
@@ -52,7 +52,7 @@ test_dataloader = val_dataloader
 train_cfg = dict(max_iters=40, val_interval=10)
 param_scheduler = [dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=4),
                    dict(type='PolyLR', eta_min=0., power=1., by_epoch=False, begin=4, end=40)]
-'''
+"""
 UPERNET = 'model.update(neck=dict(embed_dim=24), auxiliary_head=dict(in_channels=24, channels=24))'
 FROZEN = 'model["backbone"].update(frozen_stages=4)'
 

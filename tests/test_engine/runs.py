@@ -5,7 +5,6 @@ import os
 import signal
 import uuid
 from pathlib import Path
-from typing import Dict, Optional
 
 import torch
 from mmengine.config import Config
@@ -36,10 +35,10 @@ class Seen(Hook):
 
     priority = 'VERY_LOW'
 
-    def __init__(self, stop_at: Optional[int] = None) -> None:
+    def __init__(self, stop_at: int | None = None) -> None:
         self.stop_at = stop_at
-        self.steps: Dict[int, tuple] = {}
-        self.places: Dict[int, tuple] = {}
+        self.steps: dict[int, tuple] = {}
+        self.places: dict[int, tuple] = {}
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
@@ -75,7 +74,7 @@ def settings(model: dict, images: Path, loop: dict, **changes) -> dict:
     return base
 
 
-def train(config: dict, work_dir: Path, stop_at: Optional[int] = None, hook: Optional[Hook] = None,
+def train(config: dict, work_dir: Path, stop_at: int | None = None, hook: Hook | None = None,
           **changes) -> tuple:
     """Train; returns the Runner, what was seen, and the status it ended with (None where it came to its end)."""
     config = copy.deepcopy(config)

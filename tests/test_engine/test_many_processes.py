@@ -4,7 +4,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Dict, List, Tuple
 
 import pytest
 import torch
@@ -34,11 +33,11 @@ def outcome(tmp_path_factory, teacher_file, image_folder):
     return folder, done.stdout, done.stderr
 
 
-def parts_of(folder: Path, scenario: str) -> List[dict]:
+def parts_of(folder: Path, scenario: str) -> list[dict]:
     return [torch.load(folder / f'{scenario}_{rank}.pth', weights_only=True) for rank in range(SCENARIOS[scenario][0])]
 
 
-def steps_of(folder: Path, scenario: str) -> List[Tuple[Dict[str, float], Dict[int, Tuple[Tensor, ...]]]]:
+def steps_of(folder: Path, scenario: str) -> list[tuple[dict[str, float], dict[int, tuple[Tensor, ...]]]]:
     """Of each step the mean losses, and by image its masks (V, N), sum of pixels, and W of each pair (M2, M1)."""
     parts, accumulate = parts_of(folder, scenario), SCENARIOS[scenario][2]
     steps = []

@@ -130,7 +130,7 @@ def test_one_bad_batch_of_an_accumulated_step_is_enough(bad):
         loss = model(torch.ones(3, 4)).sum()
         wrapper.update_params(loss * math.nan if batch == bad else loss)
     assert wrapper.just_skipped and same(before, state_of(model, wrapper))
-    for batch in range(3):
+    for _ in range(3):
         wrapper.update_params(model(torch.ones(3, 4)).sum())
     assert wrapper.skipped == 1 and not same(before, state_of(model, wrapper))
 

@@ -17,8 +17,15 @@ from mmengine.hooks import Hook
 from mimhd_mm.engine.hooks import INTERRUPTED_STATUS, InterruptHook
 from mimhd_mm.engine.launch import run_tool
 from mimhd_mm.errors import UserInputError
-from mimhd_mm.weights.checkpoint_files import (check_checkpoint, checkpoints_of, damage, hash_file, newest_checkpoint,
-                                               noted_hashes, write_checkpoint)
+from mimhd_mm.weights.checkpoint_files import (
+    check_checkpoint,
+    checkpoints_of,
+    damage,
+    hash_file,
+    newest_checkpoint,
+    noted_hashes,
+    write_checkpoint,
+)
 from mimhd_mm.weights.writing import remove_leftovers, write_whole
 
 from .runs import equal, settings, state_of, train
@@ -94,7 +101,7 @@ def test_damaged_is_noticed_named_and_skipped(tmp_path, capsys, spoil, hashed):
     spoil(new)
     os.utime(new, (1e9, 1e9))
     assert newest_checkpoint(tmp_path) == old
-    with pytest.raises(UserInputError, match=r"epoch_10\.pth.*epoch_9\.pth") as caught:
+    with pytest.raises(UserInputError, match=r'epoch_10\.pth.*epoch_9\.pth') as caught:
         check_checkpoint(new)
     assert '\n' not in str(caught.value)
     spoil(old)

@@ -5,8 +5,14 @@ import pytest
 import torch
 
 from mimhd_mm.errors import UserInputError
-from mimhd_mm.evaluation.head_importance import (choose_measure, confidence, confidence_importance, gated_losses,
-                                                 gradient_importance, reconstructing_mae)
+from mimhd_mm.evaluation.head_importance import (
+    choose_measure,
+    confidence,
+    confidence_importance,
+    gated_losses,
+    gradient_importance,
+    reconstructing_mae,
+)
 from mimhd_mm.evaluation.teacher_doctor import build_mae as mae_of_file
 from mimhd_mm.models import MAETeacher, SelectHeadMatcher
 from mimhd_mm.models.matchers.head_matchers import most_important

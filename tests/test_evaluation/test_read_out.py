@@ -161,7 +161,7 @@ def test_the_fit_is_the_minimum_of_a_convex_problem():
 
 
 def test_forms_of_independent_noise_are_next_to_nothing():
-    """What has nothing to do with the teacher cannot explain it: held out, it is no better than the uniform relation."""
+    """What has nothing to do with the teacher cannot explain it; held out, it is no better than a uniform relation."""
     queries, keys, teacher = random_problem(number=400)
     half = QKV(*(x[:200] for x in teacher)), QKV(*(x[200:] for x in teacher))
     forms = fit_forms(queries[:200], keys[:200], half[0], 'qk', 100, 1e-4)

@@ -168,7 +168,7 @@ def test_hooks_that_look_at_a_teacher(tmp_path, files, teacher_file, image_folde
     assert len(seen.steps) == 6 and ('KNNProbeHook leaves the teacher out' in log) != there
     assert ('teacher ' in [line for line in log.splitlines() if 'k-NN top-1' in line][-1]) == there
     assert bool(list((tmp_path / 'run').rglob('*reconstruction*.png'))) == there
-    assert list((tmp_path / 'run').rglob('*attention*.png')) and 'leaves the teacher\'s own out' not in log
+    assert list((tmp_path / 'run').rglob('*attention*.png')) and "leaves the teacher's own out" not in log
 
 
 def test_several_students(files, teacher_file, image_folder):

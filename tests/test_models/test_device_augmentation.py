@@ -14,8 +14,14 @@ from mmpretrain.models import SelfSupDataPreprocessor
 from mimhd_mm.datasets.image_packing import pack_images
 from mimhd_mm.errors import UserInputError
 from mimhd_mm.models import DeviceAugmentation
-from mimhd_mm.models.data_preprocessors.batch_transforms import (crop_and_resize, draw_boxes, draw_jitter, flip,
-                                                                 jitter_colors, resampling_weights)
+from mimhd_mm.models.data_preprocessors.batch_transforms import (
+    crop_and_resize,
+    draw_boxes,
+    draw_jitter,
+    flip,
+    jitter_colors,
+    resampling_weights,
+)
 from mimhd_mm.registry import MODELS
 
 from ..conftest import mimhd_cfg, read_config

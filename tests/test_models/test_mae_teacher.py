@@ -14,7 +14,6 @@ from mimhd_mm.weights.reading import read_tensors
 
 from ..conftest import SIZE, STUDENT, TEACHER, to_official
 
-
 #: largest difference from float32 features, as a share of the largest feature
 TOLERANCE = dict(bfloat16=0.02, float16=0.002)
 
@@ -57,8 +56,8 @@ def test_sizes_are_read_from_the_tensors(teacher_file):
 
 
 def test_real_mmengine_checkpoint_is_read_without_unpickling(tmp_path, teacher_file):
-    from mmengine.logging import HistoryBuffer
     import numpy as np
+    from mmengine.logging import HistoryBuffer
     content = torch.load(teacher_file, weights_only=True)
     buffer = HistoryBuffer()
     buffer.update(1.5)

@@ -5,8 +5,16 @@ import pytest
 import torch
 
 from mimhd_mm.errors import UserInputError
-from mimhd_mm.models import (AttentionHeadMatcher, AverageHeadMatcher, ExplainHeadMatcher, OneToOneHeadMatcher,
-                             RegroupHeadMatcher, RelationDistillHead, RelationDistillLoss, SelectHeadMatcher)
+from mimhd_mm.models import (
+    AttentionHeadMatcher,
+    AverageHeadMatcher,
+    ExplainHeadMatcher,
+    OneToOneHeadMatcher,
+    RegroupHeadMatcher,
+    RelationDistillHead,
+    RelationDistillLoss,
+    SelectHeadMatcher,
+)
 from mimhd_mm.models.matchers.attention_head_matcher import DESCRIPTORS, column_descriptor, sample_descriptor, sinkhorn
 from mimhd_mm.models.matchers.head_matchers import count_distinct
 from mimhd_mm.models.relation import QKV, Factors, log_relation, log_softmax_of

@@ -21,7 +21,7 @@ from mimhd_mm.models import MAETeacher
 from mimhd_mm.models.selfsup.random_streams import MOST_WORDS, RandomStreams, move_offset
 from mimhd_mm.registry import MODELS
 
-from ..conftest import SIZE, STUDENT, mimhd_cfg
+from ..conftest import STUDENT, mimhd_cfg
 
 ROOT = Path(__file__).parents[2]
 WIDER = dict(embed_dims=32, num_layers=2, num_heads=4, feedforward_channels=64)

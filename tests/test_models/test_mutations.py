@@ -5,8 +5,9 @@ tests that are named are called, and is taken out again.
 """
 import inspect
 import textwrap
+from collections.abc import Callable, Sequence
 from types import CodeType, FunctionType
-from typing import Callable, List, NamedTuple, Sequence, Tuple
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -26,7 +27,7 @@ from . import test_token_fraction as tokens
 from . import test_views as views
 from .test_relation_distill_head import qkvs
 
-Test = Tuple[Callable, Sequence]
+Test = tuple[Callable, Sequence]
 
 
 def eq_7_in_loops() -> None:
@@ -64,7 +65,7 @@ class Mutation(NamedTuple):
     function: FunctionType
     old: str
     new: str
-    tests: List[Test]
+    tests: list[Test]
 
 
 MUTATIONS = {
@@ -108,14 +109,16 @@ MUTATIONS = {
     # heads cut anew, combinations, balance and blur
     'scale of regrouped heads': Mutation(
         RegroupHeadMatcher.regroup, ' * self.teacher_heads ** 0.5', '',
-        [(matchers.test_regrouped_heads_equal_the_formula, ('qk',)), (matchers.test_regrouped_heads_equal_the_formula, ('vv',))]),
+        [(matchers.test_regrouped_heads_equal_the_formula, ('qk',)),
+         (matchers.test_regrouped_heads_equal_the_formula, ('vv',))]),
     'channels dealt out in turn': Mutation(
         head_matchers.cut, "'b n (h c) -> b h n c', h=heads", "'b n (c h) -> b h n c', h=heads",
         [(matchers.test_regrouped_heads_start_from_tinymims_loss_with_its_gradients,
           ('qk', dict(type='OneToOneHeadMatcher')))]),
     'negative shares': Mutation(
         regroup_head_matcher.nonnegative, 'weight.clamp_min(0) - weight', 'weight - weight',
-        [(matchers.test_regrouped_heads_equal_the_formula, ('vv',)), (matchers.test_explained_heads_equal_the_slow_formula, ())]),
+        [(matchers.test_regrouped_heads_equal_the_formula, ('vv',)),
+         (matchers.test_explained_heads_equal_the_slow_formula, ())]),
     'shares that cannot come back': Mutation(
         regroup_head_matcher.nonnegative, 'weight + (weight.clamp_min(0) - weight).detach()', 'weight.clamp_min(0)',
         [(matchers.test_what_fell_below_zero_can_come_back, ())]),
@@ -169,7 +172,7 @@ def mutated(function: FunctionType, old: str, new: str) -> CodeType:
     return names[function.__name__].__code__
 
 
-def failures(tests: Sequence[Test], request) -> List[str]:
+def failures(tests: Sequence[Test], request) -> list[str]:
     """Names of the tests that fail."""
     failed = []
     for test, arguments in tests:

@@ -62,7 +62,8 @@ def test_keys_follow_the_pairs():
         'loss_qk', 'loss_kk', 'loss_qq'}
     head = RelationDistillHead(3, 4, pairs=['vv'], matcher=dict(type='AttentionHeadMatcher', balance='penalty'))
     assert set(head.loss(student, teacher)) == {'loss_vv', 'loss_vv_balance'}
-    assert set(head.diagnostics()) == {f'head_{name}_vv' for name in ('entropy', 'coverage', 'spread', 'distinct', 'blur')}
+    names = ('entropy', 'coverage', 'spread', 'distinct', 'blur')
+    assert set(head.diagnostics()) == {f'head_{name}_vv' for name in names}
 
 
 def test_teacher_gets_no_gradient():
@@ -102,7 +103,8 @@ def test_chunks_change_no_loss_no_gradient_and_no_diagnostic(matcher, chunk_size
 
 @pytest.mark.parametrize('kwargs, message', [
     (dict(chunk_size=0), 'chunk_size is a number of images, at least 1'),
-    (dict(chunk_size=2, matcher=dict(type='AttentionHeadMatcher', descriptor='sample')), "compares the images of a batch"),
+    (dict(chunk_size=2, matcher=dict(type='AttentionHeadMatcher', descriptor='sample')),
+     'compares the images of a batch'),
     (dict(pairs=('qk', 'kv')), "Unknown relation pair 'kv'"),
     (dict(pairs=()), '`pairs` names each relation'),
     (dict(pairs=('qk', 'qk')), '`pairs` names each relation'),

@@ -5,7 +5,7 @@ import pytest
 import torch
 from mmpretrain.models import VisionTransformer
 
-from mimhd_mm.errors import UserInputError, root_cause
+from mimhd_mm.errors import UserInputError
 from mimhd_mm.models.backbones.relation_vit import RelationViT
 from mimhd_mm.registry import MODELS, TRANSFORMS
 

@@ -16,7 +16,7 @@ from .test_mimhd import images
 
 
 def masked_pass(vit, x, seen, upto):
-    """All patches run, but none attends to one that is not seen: q, k, v of a block and the tokens, at the seen ones."""
+    """All patches run, but none attends to one that is not seen; q, k, v of a block and the tokens of the seen ones."""
     numbers = with_cls(seen)
     tokens = vit.embed(x)
     allowed = torch.zeros(tokens.shape[:2], dtype=torch.bool).scatter(1, numbers, True)[:, None, None]
@@ -74,7 +74,8 @@ def test_a_teacher_of_all_patches_gives_those_that_are_seen(teacher_file):
     assert not torch.allclose(same.v, part.v, atol=1e-3)
 
 
-@pytest.mark.parametrize('num_views, mask_ratio, fraction', [(2, 0.5, 0.5), (2, 0.25, 0.3), (1, 0.5, 0.5), (1, 0., 0.25)])
+@pytest.mark.parametrize('num_views, mask_ratio, fraction', [
+    (2, 0.5, 0.5), (2, 0.25, 0.3), (1, 0.5, 0.5), (1, 0., 0.25)])
 def test_the_loss_equals_the_slow_one(teacher_file, num_views, mask_ratio, fraction):
     """Eq. 11 of what is seen: relations among seen patches, and each patch from a view that did not show it."""
     model = build(teacher_file, token_fraction=fraction, neck=dict(num_views=num_views, mask_ratio=mask_ratio))
@@ -167,7 +168,7 @@ def test_the_class_token_and_drop_path_go_with_it(teacher_file):
 
 
 def test_the_relation_block_is_compared_and_not_deployed(teacher_file):
-    """Its q, k, v have the teacher's head count; the last block learns as a whole; the backbone's keys are as before."""
+    """Its q, k, v have the teacher's head count, the last block learns as a whole, the backbone keeps its keys."""
     model = build(teacher_file, relation_block=dict(), rec_weight=0,
                   head=dict(matcher=dict(type='OneToOneHeadMatcher')))
     x = images()

@@ -3,8 +3,17 @@ import pytest
 import torch
 
 from mimhd_mm.errors import UserInputError
-from mimhd_mm.models.views import (asked_patches, check_views, count_hidden, draw_images, draw_views, hide, merge, put_back,
-                                   take)
+from mimhd_mm.models.views import (
+    asked_patches,
+    check_views,
+    count_hidden,
+    draw_images,
+    draw_views,
+    hide,
+    merge,
+    put_back,
+    take,
+)
 
 
 @pytest.mark.parametrize('ratio, hidden', [(0.5, 8), (0.25, 4), (0.75, 12), (0.01, 1), (0.99, 15)])

@@ -14,7 +14,7 @@ CONFIG = ROOT / 'configs/pretrain/mini/mimhd_vit-micro-p8_1xb64-coslr-5e_tiny-im
 def test_plan_with_and_without_images(tmp_path, image_folder, capsys):
     small = ('--iterations', 2, '--batch-size', 2, '--device', 'cpu', '--gpus', 2, '--cfg-options')
     call(PLAN, CONFIG, '--out', tmp_path / 'noise.json', *small, 'train_dataloader.dataset.data_root=nowhere')
-    assert "images were noise, so the wait for data is not in these figures" in capsys.readouterr().out
+    assert 'images were noise, so the wait for data is not in these figures' in capsys.readouterr().out
     noise = json.loads((tmp_path / 'noise.json').read_text())
     assert noise['run'] == dict(batch_size=64, global_batch=64, lr=1e-3, images=100000, epochs=5)
     assert noise['plan']['batch_size'] == 32 and noise['plan']['accumulate'] == 1 and noise['plan']['lr'] == 1e-3

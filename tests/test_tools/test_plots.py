@@ -9,8 +9,8 @@ from mmengine.config import Config
 from mmpretrain.models import VisionTransformer
 from PIL import Image
 
-from mimhd_mm.engine.loading import load_backbone, read_config
 from mimhd_mm.engine.inspection import fixed_images, foreground_masks
+from mimhd_mm.engine.loading import load_backbone, read_config
 from mimhd_mm.errors import UserInputError
 from mimhd_mm.evaluation.token_ranking import PrunedViT, kept_patches, pruned_features
 from mimhd_mm.models import RelationViT

@@ -6,8 +6,8 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from mimhd_mm.engine.loading import build_untrained
 from mimhd_mm.engine.inspection import fixed_images
+from mimhd_mm.engine.loading import build_untrained
 from mimhd_mm.evaluation import read_out_kl
 from mimhd_mm.registry import MODELS
 

@@ -9,6 +9,7 @@ from mimhd_mm.weights.mae_files import read_mae_file
 from ..conftest import build_mae
 from .commands import call, error_of
 
+
 def striped_images(count, seed=0):
     """One colour an image, with the same stripes in every patch, bright-dark or dark-bright: easy to continue."""
     generator = torch.Generator().manual_seed(seed)

@@ -15,7 +15,7 @@ from mimhd_mm.registry import MODELS
 from .commands import ROOT, call, error_of
 
 ARCH = dict(embed_dims=24, num_layers=2, num_heads=2, feedforward_channels=48)
-CLASSIFIER = '''
+CLASSIFIER = """
 default_scope = 'mmpretrain'
 data_preprocessor = dict(mean=[127.5] * 3, std=[127.5] * 3, num_classes=2, to_rgb=True)
 model = dict(
@@ -34,15 +34,15 @@ train_dataloader = dict(
 train_cfg = dict(by_epoch=True, max_epochs=1)
 optim_wrapper = dict(type='AmpOptimWrapper', optimizer=dict(type='AdamW', lr=1e-3))  # testing needs no GPU for it
 visualizer = dict(type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')])
-'''
-TTA = '''
+"""
+TTA = """
 tta_model = dict(type='AverageClsScoreTTA')
 tta_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='TestTimeAug', transforms=[[dict(type='RandomFlip', prob=1.), dict(type='RandomFlip', prob=0.)],
                                          [dict(type='PackInputs')]])]
-'''
-SEGMENTOR = '''
+"""
+SEGMENTOR = """
 default_scope = 'mmseg'
 crop = (32, 32)
 data_preprocessor = dict(type='SegDataPreProcessor', mean=[127.5] * 3, std=[127.5] * 3, bgr_to_rgb=True, size=crop)
@@ -59,7 +59,7 @@ test_dataloader = dict(
                  pipeline=[dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')]))
 test_cfg = dict(type='TestLoop')
 test_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
-'''
+"""
 
 
 @pytest.fixture

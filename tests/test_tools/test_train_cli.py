@@ -125,5 +125,6 @@ def test_resume_without_a_checkpoint_starts_where_the_config_says(tmp_path, imag
     train([str(CONFIG), '--work-dir', str(tmp_path / 'first'), *options, 'randomness.seed=5'])
     start = tmp_path / 'first' / 'epoch_1.pth'
     train([str(CONFIG), '--work-dir', str(tmp_path / 'second'), '--resume', *options, f'load_from={start}'])
-    first, second = (load_checkpoint_safely(tmp_path / name / 'epoch_1.pth')['state_dict'] for name in ('first', 'second'))
+    first, second = (load_checkpoint_safely(tmp_path / name / 'epoch_1.pth')['state_dict']
+                     for name in ('first', 'second'))
     assert all(torch.equal(value, second[key]) for key, value in first.items())

@@ -10,8 +10,18 @@ from mimhd_mm.weights.mae_files import read_mae_file
 from mimhd_mm.weights.reading import read_tensors
 
 from ..conftest import build_mae, to_official
-from ..test_models.test_vit_files import (DEPTH, HEADS, MLP, PATCH, PIXELS, STATED, TOLERANCE, WIDTH, difference,
-                                          stated_file)
+from ..test_models.test_vit_files import (
+    DEPTH,
+    HEADS,
+    MLP,
+    PATCH,
+    PIXELS,
+    STATED,
+    TOLERANCE,
+    WIDTH,
+    difference,
+    stated_file,
+)
 from .commands import call, error_of
 
 TOOL = 'model_converters/vit_to_mmpretrain.py'

@@ -14,8 +14,13 @@ from mimhd_mm.evaluation.attention_maps import foreground_iou, top_mass
 from mimhd_mm.models import RelationViT
 from mimhd_mm.random_states import evaluating
 from mimhd_mm.visualization import draw_attention, draw_reconstructions, reconstruction_figure
-from mimhd_mm.visualization.pictures import (attention_maps, class_attention, denormalise_patches, hide_patches,
-                                             to_pixels)
+from mimhd_mm.visualization.pictures import (
+    attention_maps,
+    class_attention,
+    denormalise_patches,
+    hide_patches,
+    to_pixels,
+)
 
 from ..test_tools.commands import call, error_of
 

@@ -22,6 +22,7 @@ from mimhd_mm.compat import load_checkpoint_safely
 from mimhd_mm.datasets import PackedImages
 from mimhd_mm.engine.launch import read_config_file
 from mimhd_mm.engine.preflight.pretrained import heads_of_file
+from mimhd_mm.engine.resume.safe_loading import safe_loading
 from mimhd_mm.errors import UserInputError
 from mimhd_mm.models.matchers.head_matchers import read_ranking
 from mimhd_mm.weights.mae_files import read_mae_file
@@ -54,6 +55,7 @@ def test_the_payload_is_real(tmp_path):
     assert len(kinds()) >= 15 and len(PAYLOADS) >= 5 and set(PAYLOADS) <= set(kinds())
 
 
+@safe_loading()
 def by_mmengine(path):
     load_checkpoint(nn.Linear(2, 2), str(path))
 
@@ -151,6 +153,7 @@ def server(tmp_path, monkeypatch):
         found.shutdown()
 
 
+@safe_loading()
 def test_downloads_are_loaded_as_files_are(server, tmp_path, files):
     expected = nn.Linear(2, 2)
     torch.save(dict(state_dict=expected.state_dict()), tmp_path / 'www' / 'good.pth')
@@ -165,6 +168,7 @@ def test_downloads_are_loaded_as_files_are(server, tmp_path, files):
         assert nothing_ran(files[name])
 
 
+@safe_loading()
 def test_the_name_of_a_download_cannot_leave_its_folder(server, tmp_path):
     torch.save(dict(state_dict=nn.Linear(2, 2).state_dict()), tmp_path / 'www' / 'a.pth')
     load_checkpoint(nn.Linear(2, 2), f'{server}/..%2F..%2Fa.pth')  # the server ignores the dots
@@ -176,11 +180,13 @@ def test_the_name_of_a_download_cannot_leave_its_folder(server, tmp_path):
 
 @pytest.mark.parametrize('address', ['torchvision://resnet18', 'open-mmlab://resnet18', 'openmmlab://resnet18',
                                      'modelzoo://resnet18', 'mmcls://x', 's3://bucket/x.pth', 'pavi://x'])
+@safe_loading()
 def test_other_places_are_refused(address):
     with pytest.raises(UserInputError, match='download the file'):
         load_checkpoint(nn.Linear(2, 2), address)
 
 
+@safe_loading()
 def test_good_files_still_load(tmp_path):
     """What mmengine and metrics leave in a checkpoint; safetensors by their name; ~ and Path as before."""
     history = HistoryBuffer()

@@ -11,14 +11,22 @@ import argparse
 import csv
 import json
 from pathlib import Path
-from typing import Dict
 
 import torch
 
-from mimhd_mm.engine.launch import run_tool
-from mimhd_mm.engine.loading import (build_preprocessor, build_teacher, build_untrained, image_size, images_of,
-                                     list_images, load_backbone, read_config, teacher_settings)
 from mimhd_mm.engine.inspection import decodable_images, fixed_images, foreground_masks
+from mimhd_mm.engine.launch import run_tool
+from mimhd_mm.engine.loading import (
+    build_preprocessor,
+    build_teacher,
+    build_untrained,
+    image_size,
+    images_of,
+    list_images,
+    load_backbone,
+    read_config,
+    teacher_settings,
+)
 from mimhd_mm.errors import UserInputError
 from mimhd_mm.evaluation.attention_maps import foreground_iou
 from mimhd_mm.models import RelationViT
@@ -71,7 +79,7 @@ def main(argv=None) -> None:
         measure(args, backbones, decodable_images(paths, args.mask_num), size, preprocess)
 
 
-def load_networks(args: argparse.Namespace, cfg) -> Dict[str, RelationViT]:
+def load_networks(args: argparse.Namespace, cfg) -> dict[str, RelationViT]:
     """Every network to draw, by name.
 
     Raises:
@@ -98,7 +106,7 @@ def load_networks(args: argparse.Namespace, cfg) -> Dict[str, RelationViT]:
     return backbones
 
 
-def measure(args: argparse.Namespace, backbones: Dict[str, RelationViT], paths: list, size: tuple,
+def measure(args: argparse.Namespace, backbones: dict[str, RelationViT], paths: list, size: tuple,
             preprocess) -> None:
     """Print and write how well each head's attention covers the foreground."""
     masks = foreground_masks(paths, args.images, args.masks, size, args.foreground)  # (n, H, W)
@@ -106,7 +114,7 @@ def measure(args: argparse.Namespace, backbones: Dict[str, RelationViT], paths: 
     shares = masks.flatten(1).float().mean(1)  # (n,)
     result = dict(mass=args.mass, images=int((shares > 0).sum()), whole_image=float(shares[shares > 0].mean()),
                   networks={})
-    print(f'IoU of the foreground with the patches that have {100 * args.mass:g} % of a head\'s attention, '
+    print(f"IoU of the foreground with the patches that have {100 * args.mass:g} % of a head's attention, "
           f'{result["images"]} images (marking the whole image scores {100 * result["whole_image"]:.1f} %)')
     for name, backbone in backbones.items():
         overlap = torch.cat([foreground_iou(attention_maps(backbone, batch).cpu(), mask, args.mass)

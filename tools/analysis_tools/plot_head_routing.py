@@ -7,15 +7,14 @@ It uses the readings of a run whose config has a HeadRoutingHook, or the checkpo
 """
 import argparse
 from pathlib import Path
-from typing import List
 
 import numpy as np
 import torch
 
 from mimhd_mm.engine.hooks.head_routing_hook import figures_of
+from mimhd_mm.engine.inspection import fixed_images
 from mimhd_mm.engine.launch import run_tool
 from mimhd_mm.engine.loading import build_untrained, image_size, list_images, load_model, read_config
-from mimhd_mm.engine.inspection import fixed_images
 from mimhd_mm.errors import UserInputError
 from mimhd_mm.models.selfsup import RelationDistiller
 from mimhd_mm.random_states import evaluating
@@ -51,7 +50,7 @@ def main(argv=None) -> None:
     print(f'wrote {args.out}')
 
 
-def draw(readings: List[dict], args: argparse.Namespace):
+def draw(readings: list[dict], args: argparse.Namespace):
     """The figure of the readings that are asked for.
 
     Raises:
@@ -82,7 +81,7 @@ def draw(readings: List[dict], args: argparse.Namespace):
     return history_figure(moments, figures if len(steps) > 1 else None, 'Which teacher heads teach which student head')
 
 
-def weights_of_checkpoints(config: str, checkpoints: List[str], folder: str, number: int) -> List[dict]:
+def weights_of_checkpoints(config: str, checkpoints: list[str], folder: str, number: int) -> list[dict]:
     """Head weights on fixed images, before training and of each checkpoint; see ``read_head_weights`` for the form.
 
     Raises:

@@ -7,9 +7,9 @@ from functools import partial
 
 import torch
 
+from mimhd_mm.engine.inspection import fixed_images, teacher_reconstruction
 from mimhd_mm.engine.launch import run_tool
 from mimhd_mm.engine.loading import image_size, list_images, load_model, read_config
-from mimhd_mm.engine.inspection import fixed_images, teacher_reconstruction
 from mimhd_mm.visualization import draw_reconstructions
 from mimhd_mm.visualization.pictures import check_output
 

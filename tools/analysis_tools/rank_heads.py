@@ -11,8 +11,13 @@ import torch
 from mimhd_mm.engine.launch import run_tool
 from mimhd_mm.engine.loading import build_preprocessor, image_size, list_images, read_config, read_images
 from mimhd_mm.errors import UserInputError
-from mimhd_mm.evaluation.head_importance import (MEASURES, choose_measure, confidence_importance, gradient_importance,
-                                                 reconstructing_mae)
+from mimhd_mm.evaluation.head_importance import (
+    MEASURES,
+    choose_measure,
+    confidence_importance,
+    gradient_importance,
+    reconstructing_mae,
+)
 from mimhd_mm.models import MAETeacher, RelationViT
 from mimhd_mm.models.matchers.head_matchers import most_important
 from mimhd_mm.registry import MODELS

@@ -12,7 +12,6 @@ import argparse
 import csv
 import json
 from pathlib import Path
-from typing import Dict, List, Tuple
 
 import torch
 from matplotlib.figure import Figure
@@ -22,8 +21,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from mimhd_mm.engine.launch import run_tool
-from mimhd_mm.engine.loading import (build_model, build_preprocessor, build_untrained, eval_pipeline, image_size,
-                                     list_images, load_backbone, read_config)
+from mimhd_mm.engine.loading import (
+    build_model,
+    build_preprocessor,
+    build_untrained,
+    eval_pipeline,
+    image_size,
+    list_images,
+    load_backbone,
+    read_config,
+)
 from mimhd_mm.engine.preflight import check_image_folder
 from mimhd_mm.errors import UserInputError
 from mimhd_mm.evaluation import KNNProbe, extract_features, knn_accuracy
@@ -95,7 +102,7 @@ def main(argv=None) -> None:
     write(args, curves, work)
 
 
-def build_scorers(args: argparse.Namespace) -> Dict[str, tuple]:
+def build_scorers(args: argparse.Namespace) -> dict[str, tuple]:
     """What computes the accuracies of each network, and the network, by name.
 
     Raises:
@@ -119,8 +126,8 @@ def build_scorers(args: argparse.Namespace) -> Dict[str, tuple]:
             raise UserInputError(f'The classifier {name!r} has out_type={backbone.out_type!r} and {classes} classes; '
                                  f'expected one of {", ".join(POOLS)}, and the {probe.num_classes} classes of --test.')
         if model and POOLS[backbone.out_type] == 'cls' and network.whole_blocks == len(backbone.layers):
-            raise UserInputError(f'The classifier {name!r} looks at the [class] token, which dropping patches after the '
-                                 f'last block cannot change; give --place before or an earlier --prune-block.')
+            raise UserInputError(f'The classifier {name!r} looks at the [class] token, which dropping patches after '
+                                 f'the last block cannot change; give --place before or an earlier --prune-block.')
         scorers[name] = (lambda: (classifier_scores if model else knn_scores)(args, network, probe, preprocess, model),
                          network)
 
@@ -145,7 +152,7 @@ def build_scorers(args: argparse.Namespace) -> Dict[str, tuple]:
     return scorers
 
 
-def build_probe(args: argparse.Namespace, size: Tuple[int, int]) -> KNNProbe:
+def build_probe(args: argparse.Namespace, size: tuple[int, int]) -> KNNProbe:
     """The two labelled sets at the size of a network's images."""
     pipeline = eval_pipeline(size, list_images(args.train)[0])
     train, test = (dict(type='mmpretrain.CustomDataset', data_root=folder, pipeline=pipeline)
@@ -154,7 +161,7 @@ def build_probe(args: argparse.Namespace, size: Tuple[int, int]) -> KNNProbe:
                     max_train=args.max_train, max_test=args.max_test)
 
 
-def features_of(args: argparse.Namespace, network: PrunedViT, data, preprocess, pool: str) -> Tuple[Tensor, Tensor]:
+def features_of(args: argparse.Namespace, network: PrunedViT, data, preprocess, pool: str) -> tuple[Tensor, Tensor]:
     """Features (n, 1 + S, K, D) and labels (n,) of a data set."""
     loader = DataLoader(data, args.batch_size, num_workers=args.num_workers, collate_fn=default_collate)
     with kept_random_states():
@@ -162,7 +169,7 @@ def features_of(args: argparse.Namespace, network: PrunedViT, data, preprocess, 
                                 loader, preprocess)
 
 
-def knn_scores(args: argparse.Namespace, network: PrunedViT, probe: KNNProbe, preprocess, _) -> List[List[float]]:
+def knn_scores(args: argparse.Namespace, network: PrunedViT, probe: KNNProbe, preprocess, _) -> list[list[float]]:
     """k-NN top-1 in percent: 1 + S lists of K numbers."""
     (train, train_labels), (test, test_labels) = (
         features_of(args, network, data, preprocess, 'avg') for data in (probe.train, probe.test))
@@ -172,7 +179,7 @@ def knn_scores(args: argparse.Namespace, network: PrunedViT, probe: KNNProbe, pr
 
 
 def classifier_scores(args: argparse.Namespace, network: PrunedViT, probe: KNNProbe, preprocess,
-                      model: ImageClassifier) -> List[List[float]]:
+                      model: ImageClassifier) -> list[list[float]]:
     """The classifier's own top-1 in percent: 1 + S lists of K numbers; labels are the sorted folders' places."""
     pool = POOLS[model.backbone.out_type]
     features, labels = features_of(args, network, probe.test, preprocess, pool)  # (n, 1 + S, K, D), (n,)
@@ -185,7 +192,7 @@ def classifier_scores(args: argparse.Namespace, network: PrunedViT, probe: KNNPr
     return (100 * correct.float().mean(0)).tolist()
 
 
-def write(args: argparse.Namespace, curves: Dict[str, List[float]], work: Dict[str, List[float]]) -> None:
+def write(args: argparse.Namespace, curves: dict[str, list[float]], work: dict[str, list[float]]) -> None:
     """The picture and the numbers."""
     figure = Figure(figsize=(6, 4.2), layout='constrained')
     axis = figure.subplots()
@@ -202,7 +209,7 @@ def write(args: argparse.Namespace, curves: Dict[str, List[float]], work: Dict[s
     save(figure, args.out, args.dpi)
     block = args.score_block or 'last'
     Path(args.out).with_suffix('.json').write_text(json.dumps(dict(
-        metric='top-1 in percent: a classifier\'s own, k-NN for others', k=args.k, score_block=block,
+        metric="top-1 in percent: a classifier's own, k-NN for others", k=args.k, score_block=block,
         prune_block=args.prune_block or block, place=args.place, train=args.train, test=args.test,
         max_train=args.max_train, max_test=args.max_test, random_orders=args.random, keep=args.keep, curves=curves,
         work=work), indent=2) + '\n')

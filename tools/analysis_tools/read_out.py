@@ -12,10 +12,17 @@ import inspect
 import torch
 from mmengine.config import Config
 
-from mimhd_mm.engine.launch import run_tool
-from mimhd_mm.engine.loading import (build_preprocessor, build_untrained, image_size, images_of, list_images,
-                                     load_backbone, read_config)
 from mimhd_mm.engine.inspection import fixed_images
+from mimhd_mm.engine.launch import run_tool
+from mimhd_mm.engine.loading import (
+    build_preprocessor,
+    build_untrained,
+    image_size,
+    images_of,
+    list_images,
+    load_backbone,
+    read_config,
+)
 from mimhd_mm.errors import UserInputError
 from mimhd_mm.evaluation import read_out_kl
 from mimhd_mm.models import MAETeacher, RelationViT

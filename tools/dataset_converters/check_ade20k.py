@@ -8,8 +8,9 @@ status is 1 for a missing annotation, a label out of range, two sizes of a pair,
 """
 import argparse
 import sys
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
-from typing import Iterable
 
 from mimhd_mm.datasets.segmentation_check import SplitReport, check_pairs, list_pairs
 from mimhd_mm.engine.launch import run_tool
@@ -35,7 +36,7 @@ def main(argv=None) -> None:
     for split in ('training', 'validation'):
         pairs = list_pairs(root / 'images' / split, root / 'annotations' / split)
         report = check_pairs(pairs, args.num_classes, reduce_zero_label, args.sample,
-                             progress=lambda items, total: show_progress(items, total, split))
+                             progress=partial(show_progress, split=split))
         rows.append(row(split, report, reduce_zero_label, args.num_classes))
     widths = [max(map(len, column)) for column in zip(*rows)]
     for cells in rows:

@@ -1,6 +1,6 @@
 """Make a small data set from links to a large one: some classes, some training images of each.
 
-    python tools/dataset_converters/take_part.py data/tiny-imagenet-200 data/tiny-imagenet-part --classes 50 --per-class 48
+    python tools/dataset_converters/take_part.py data/tiny-imagenet-200 data/part --classes 50 --per-class 48
 
 Both folders hold train/<class>/ and val/<class>/. Validation images of the chosen classes are all taken.
 """

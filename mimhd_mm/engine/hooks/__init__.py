@@ -10,5 +10,6 @@ from .knn_probe_hook import KNNProbeHook
 from .non_finite_hook import NonFiniteHook
 from .teacher_file_hook import TeacherFileHook
 
-__all__ = ['AttentionHook', 'CompileHook', 'ExactResumeHook', 'HeadRoutingHook', 'HeadWeightHook', 'INTERRUPTED_STATUS', 'InterruptHook',
-           'KNNProbeHook', 'NonFiniteHook', 'ReconstructionHook', 'SafeCheckpointHook', 'TeacherFileHook']
+__all__ = ['AttentionHook', 'CompileHook', 'ExactResumeHook', 'HeadRoutingHook', 'HeadWeightHook',
+           'INTERRUPTED_STATUS', 'InterruptHook', 'KNNProbeHook', 'NonFiniteHook', 'ReconstructionHook',
+           'SafeCheckpointHook', 'TeacherFileHook']

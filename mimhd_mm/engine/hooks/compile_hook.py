@@ -1,5 +1,5 @@
 """``CompileHook``: ``torch.compile`` for the networks of a distillation."""
-from typing import Optional, Sequence
+from collections.abc import Sequence
 
 import torch
 from mmengine.hooks import Hook
@@ -12,7 +12,7 @@ from ...registry import HOOKS
 from ..unwrapped import unwrapped
 
 
-def compile_networks(model: nn.Module, backend: str = 'inductor', mode: Optional[str] = None) -> None:
+def compile_networks(model: nn.Module, backend: str = 'inductor', mode: str | None = None) -> None:
     """Compile teacher, student and decoder of a ``TinyMIM`` or ``MIMHD``, or of each student of a ``MultiStudent``.
 
     Methods are replaced, not modules, so parameters, their names and checkpoints do not change. Losses are not
@@ -27,8 +27,8 @@ def compile_networks(model: nn.Module, backend: str = 'inductor', mode: Optional
         UserInputError: If the model is of another class.
     """
     if not isinstance(model, (RelationDistiller, MultiStudent)):
-        raise UserInputError(f'CompileHook compiles a MIMHD, a TinyMIM or a MultiStudent, not a {type(model).__name__}; '
-                             f'leave it out, or set compile=True, which is mmengine\'s own.')
+        raise UserInputError(f'CompileHook compiles a MIMHD, a TinyMIM or a MultiStudent, not a '
+                             f"{type(model).__name__}; leave it out, or set compile=True, which is mmengine's own.")
     parts = []
     if not isinstance(model.target_generator, CachedTeacher):  # which has no network
         parts.append((model.target_generator.encoder, 'forward_relation'))
@@ -60,7 +60,7 @@ class CompileHook(Hook):
     priority = 'LOW'  # after hooks that run the networks before training
 
     def __init__(self, devices: Sequence[str] = ('cuda', ), backend: str = 'inductor',
-                 mode: Optional[str] = None) -> None:
+                 mode: str | None = None) -> None:
         self.devices = tuple(devices)
         self.settings = dict(backend=backend, mode=mode)
 

@@ -1,7 +1,6 @@
 """``HeadRoutingHook``: records which teacher heads teach which student head, as pictures and numbers."""
 import json
 from pathlib import Path
-from typing import Dict, Optional
 
 from mmengine.runner import Runner
 from torch import nn
@@ -47,12 +46,12 @@ class HeadRoutingHook(DrawingHook):
                  blurred_above: float = 0.5) -> None:
         super().__init__(interval, by_epoch=False)
         if not 0 < uniform_above <= 1 or not 0 <= collapsed_below < 1 or not 0 < blurred_above <= 1:
-            raise UserInputError(f'HeadRoutingHook: uniform_above and blurred_above are in (0, 1] and collapsed_below in '
-                                 f'[0, 1), not {uniform_above!r}, {blurred_above!r} and {collapsed_below!r}.')
+            raise UserInputError(f'HeadRoutingHook: uniform_above and blurred_above are in (0, 1] and collapsed_below '
+                                 f'in [0, 1), not {uniform_above!r}, {blurred_above!r} and {collapsed_below!r}.')
         self.uniform_above = uniform_above
         self.blurred_above = blurred_above
         self.collapsed_below = collapsed_below
-        self.conditions: Dict[tuple, Optional[str]] = {}  # by student and pair
+        self.conditions: dict[tuple, str | None] = {}  # by student and pair
 
     def before_train(self, runner: Runner) -> None:
         """Prepare to read after the first iteration, unless the run was resumed."""
@@ -106,8 +105,8 @@ class HeadRoutingHook(DrawingHook):
             condition = (f'repeated: {students} student heads have {reading["distinct"]:.0f} different rows, so that '
                          f'several learn the same; see embeddings and temperature of {type(matcher).__name__}')
         elif reading['blur'] > self.blurred_above:
-            condition = (f'blurred: {100 * reading["blur"]:.0f} % of the loss can be removed by no student, because heads '
-                         f'are asked for mixtures of teacher heads; see temperature and capacity of '
+            condition = (f'blurred: {100 * reading["blur"]:.0f} % of the loss can be removed by no student, because '
+                         f'heads are asked for mixtures of teacher heads; see temperature and capacity of '
                          f'{type(matcher).__name__}, or use RegroupHeadMatcher')
         kind, key = condition and condition.split()[0].strip(':'), (name, reading['pair'])
         if condition and self.conditions.get(key) != kind:
@@ -116,6 +115,6 @@ class HeadRoutingHook(DrawingHook):
         self.conditions[key] = kind
 
 
-def figures_of(matcher: HeadMatcher) -> Dict[str, float]:
+def figures_of(matcher: HeadMatcher) -> dict[str, float]:
     """``entropy``, ``coverage``, ``spread``, ``distinct`` and ``blur`` of a matcher's last batch, rounded."""
     return {name.replace('head_', '', 1): round(float(value), 5) for name, value in matcher.diagnostics().items()}

@@ -1,5 +1,4 @@
 """``ReconstructionHook`` and ``AttentionHook``: draw the same few images while a model trains."""
-from typing import Dict, Optional
 
 import torch
 from mmengine.runner import Runner
@@ -8,8 +7,8 @@ from torch import Tensor, nn
 from ...models import MIMHD, RelationViT
 from ...registry import HOOKS
 from ...visualization.pictures import Reconstructor, attention_figure, reconstruction_figure
-from ..loading import list_images
 from ..inspection import fixed_images, teacher_reconstruction
+from ..loading import list_images
 from ..unwrapped import unwrapped
 from .drawing_hook import DrawingHook
 
@@ -27,11 +26,11 @@ class FixedImagesHook(DrawingHook):
         UserInputError: Before training, if the folder holds no image.
     """
 
-    def __init__(self, images: Optional[str] = None, num: int = 4, interval: int = 10, by_epoch: bool = True) -> None:
+    def __init__(self, images: str | None = None, num: int = 4, interval: int = 10, by_epoch: bool = True) -> None:
         super().__init__(interval, by_epoch)
         self.images = images
         self.num = num
-        self.batch: Optional[Tensor] = None  # (num, 3, H, W), on the CPU
+        self.batch: Tensor | None = None  # (num, 3, H, W), on the CPU
         self.told = False
 
     def prepare(self, runner: Runner) -> None:
@@ -76,12 +75,12 @@ class ReconstructionHook(FixedImagesHook):
         UserInputError: Before training, if the folder holds no image.
     """
 
-    def __init__(self, images: Optional[str] = None, num: int = 4, interval: int = 10, by_epoch: bool = True,
+    def __init__(self, images: str | None = None, num: int = 4, interval: int = 10, by_epoch: bool = True,
                  teacher: bool = True, seed: int = 0) -> None:
         super().__init__(images, num, interval, by_epoch)
         self.teacher = teacher
         self.seed = seed
-        self.targets: Dict[str, Tensor] = {}  # by student (num, N, P), what the teacher makes of it, on the CPU
+        self.targets: dict[str, Tensor] = {}  # by student (num, N, P), what the teacher makes of it, on the CPU
 
     def draw(self, runner: Runner, student: nn.Module, name: str, step: int) -> bool:
         """Draw one picture."""
@@ -95,7 +94,7 @@ class ReconstructionHook(FixedImagesHook):
 
     def _teacher_of(self, runner: Runner, student: MIMHD, name: str) -> Reconstructor:
         """The teacher's reconstruction as a function, which computes it once; None if it cannot be computed."""
-        def remembered(images: Tensor, masks: Tensor) -> Optional[Tensor]:
+        def remembered(images: Tensor, masks: Tensor) -> Tensor | None:
             if name not in self.targets and self.teacher:
                 try:
                     self.targets[name] = teacher_reconstruction(
@@ -126,7 +125,7 @@ class AttentionHook(FixedImagesHook):
         UserInputError: Before training, if the folder holds no image.
     """
 
-    def __init__(self, images: Optional[str] = None, num: int = 4, interval: int = 10, by_epoch: bool = True,
+    def __init__(self, images: str | None = None, num: int = 4, interval: int = 10, by_epoch: bool = True,
                  max_heads: int = 8) -> None:
         super().__init__(images, num, interval, by_epoch)
         self.max_heads = max_heads

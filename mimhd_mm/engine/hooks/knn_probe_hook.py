@@ -1,6 +1,6 @@
 """``KNNProbeHook``: k-NN accuracy of the student during pre-training, beside the untrained student and the teacher."""
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable, Dict, Optional
 
 from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import Hook
@@ -56,8 +56,8 @@ class KNNProbeHook(Hook):
     """
 
     def __init__(self, train: dict, test: dict, interval: int = 10, k: int = 20, temperature: float = 0.07,
-                 batch_size: int = 128, num_workers: int = 2, max_train: Optional[int] = None,
-                 max_test: Optional[int] = None, feature: str = 'avg', teacher: bool = True,
+                 batch_size: int = 128, num_workers: int = 2, max_train: int | None = None,
+                 max_test: int | None = None, feature: str = 'avg', teacher: bool = True,
                  baseline: bool = True) -> None:
         self.settings = dict(train=train, test=test, k=k, temperature=temperature, batch_size=batch_size,
                              num_workers=num_workers, max_train=max_train, max_test=max_test, feature=feature)
@@ -105,7 +105,7 @@ class KNNProbeHook(Hook):
     def _score_student(self, runner: Runner, model: nn.Module) -> None:
         self._report(runner, model, runner.epoch + 1, {**self.scores, **self._score(model, 'student', model)})
 
-    def _score(self, scored: nn.Module, name: str, model: nn.Module) -> Dict[str, float]:
+    def _score(self, scored: nn.Module, name: str, model: nn.Module) -> dict[str, float]:
         """Scores of every student, with the preprocessor of ``model``."""
         return {f'{prefix}{name}': self.probe.score_backbone(student.backbone, model.data_preprocessor)
                 for prefix, student in students_of(scored).items()}

@@ -2,7 +2,6 @@
 import json
 import math
 from pathlib import Path
-from typing import Dict, List, Optional
 
 import torch
 from mmengine.dist import all_gather_object, all_reduce, is_main_process
@@ -40,7 +39,7 @@ class NonFiniteHook(Hook):
             raise UserInputError(f'NonFiniteHook stops after max_in_a_row steps, 1 or more, not {max_in_a_row!r}; '
                                  f'default_hooks.non_finite=None never stops.')
         self.max_in_a_row = max_in_a_row
-        self.batches: List[dict] = []
+        self.batches: list[dict] = []
 
     def before_train(self, runner: Runner) -> None:
         """Warn if the optimiser wrapper does not skip non-finite steps."""
@@ -49,8 +48,8 @@ class NonFiniteHook(Hook):
                 f'Steps that are not finite are not skipped by {type(runner.optim_wrapper).__name__}; '
                 f'optim_wrapper.type=GuardedOptimWrapper and GuardedAmpOptimWrapper do that.')
 
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Optional[dict] = None,
-                         outputs: Optional[Dict] = None) -> None:
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None,
+                         outputs: dict | None = None) -> None:
         """Keep the batch until its step; report a skipped step."""
         guards = guards_of(runner)
         if not guards:
@@ -65,7 +64,7 @@ class NonFiniteHook(Hook):
         if in_a_row >= self.max_in_a_row:
             self.stop(runner, in_a_row)
 
-    def report(self, runner: Runner, batches: List[dict], in_a_row: int) -> None:
+    def report(self, runner: Runner, batches: list[dict], in_a_row: int) -> None:
         """Record one skipped step; call it in every process."""
         for batch in batches:
             batch['losses'] = {name: float(value) for name, value in batch['losses'].items()}
@@ -111,14 +110,14 @@ class NonFiniteHook(Hook):
             f'bfloat16 or float32, or without the images that are named there.')
 
 
-def guards_of(runner: Runner) -> List[SkipNonFinite]:
+def guards_of(runner: Runner) -> list[SkipNonFinite]:
     """The guarded optimiser wrappers of a run; with several students there is one for each."""
     wrapper = runner.optim_wrapper
     wrappers = wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
     return [one for one in wrappers if isinstance(one, SkipNonFinite)]
 
 
-def images_of(data_batch: Optional[dict]) -> List[str]:
+def images_of(data_batch: dict | None) -> list[str]:
     """The paths of a batch's images, where its samples hold them."""
     samples = (data_batch or {}).get('data_samples') if isinstance(data_batch, dict) else None
     return [str(sample.get('img_path')) for sample in samples or [] if sample.get('img_path') is not None]

@@ -12,10 +12,8 @@ from ...registry import OPTIM_WRAPPERS
 class CPUAmpOptimWrapper(OptimWrapper):
     """Run the forward pass under ``torch.autocast('cpu', bfloat16)``; no loss scaling, bf16 needs none.
 
-    Whether it is faster than float32 depends on the CPU (AMX or AVX512-BF16) and on the width of the model.
-
-    Args:
-        **kwargs: Arguments of :class:`mmengine.optim.OptimWrapper`.
+    Whether it is faster than float32 depends on the CPU (AMX or AVX512-BF16) and on the width of the model. Arguments
+    are the parent's.
     """
 
     @contextmanager

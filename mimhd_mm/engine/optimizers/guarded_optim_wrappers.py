@@ -1,6 +1,5 @@
 """Optimiser wrappers that skip a step if the loss or a gradient is not finite."""
 import math
-from typing import Optional
 
 import torch
 from mmengine.dist import all_reduce
@@ -33,7 +32,7 @@ class SkipNonFinite:
         super().__init__(*args, **kwargs)
         self.skipped = self.skipped_in_a_row = 0
         self.just_skipped = False
-        self._loss_is_finite: Optional[Tensor] = None
+        self._loss_is_finite: Tensor | None = None
 
     def update_params(self, loss: Tensor, *args, **kwargs) -> None:
         """Run the backward pass, and a step if one is due and everything is finite."""
@@ -60,7 +59,7 @@ class SkipNonFinite:
         # an infinite bound leaves gradients unchanged
         return float(torch.nn.utils.clip_grad_norm_(parameters, math.inf, norm_type=self.NORM))
 
-    def searches_scale(self, loss_is_finite: Optional[Tensor]) -> bool:
+    def searches_scale(self, loss_is_finite: Tensor | None) -> bool:
         """Whether non-finite gradients come from a loss scale that is still too large."""
         return False
 
@@ -86,7 +85,7 @@ class GuardedAmpOptimWrapper(SkipNonFinite, AmpOptimWrapper):
 
     NORM = math.inf  # maximum norm: the sum of squares of finite scaled gradients may overflow
 
-    def searches_scale(self, loss_is_finite: Optional[Tensor]) -> bool:
+    def searches_scale(self, loss_is_finite: Tensor | None) -> bool:
         """Whether the scaler handles the overflow. Every process calls this with the same gradients."""
         if not self.loss_scaler.is_enabled() or self.loss_scaler.get_scale() <= 1:
             return False

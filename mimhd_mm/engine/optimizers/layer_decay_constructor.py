@@ -1,6 +1,6 @@
 """``BackboneLayerDecayConstructor``: layer-wise learning rate decay for classifiers and segmentors alike."""
+from collections.abc import Callable
 from functools import partial
-from typing import Callable, List, Optional
 
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as ROOT_CONSTRUCTORS
 from mmpretrain.engine.optimizers import LearningRateDecayOptimWrapperConstructor
@@ -43,7 +43,7 @@ class BackboneLayerDecayConstructor(LearningRateDecayOptimWrapperConstructor):
         UserInputError: If an option is unknown, or the model's backbone cannot tell depths.
     """
 
-    def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: Optional[dict] = None) -> None:
+    def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
         options = dict(paramwise_cfg or {})
         unknown = sorted(set(options) - set(OPTIONS))
         if unknown:
@@ -63,8 +63,8 @@ class BackboneLayerDecayConstructor(LearningRateDecayOptimWrapperConstructor):
             dict(layer_decay_rate=1., norm_decay_mult=0., bias_decay_mult=0., flat_decay_mult=0.),
             **options, custom_keys=custom_keys))
 
-    def add_params(self, params: List[dict], module: nn.Module, prefix: str = '',
-                   get_layer_depth: Optional[Callable] = None, **kwargs) -> None:
+    def add_params(self, params: list[dict], module: nn.Module, prefix: str = '',
+                   get_layer_depth: Callable | None = None, **kwargs) -> None:
         """Append one group a trainable parameter of ``module``; see mmpretrain's constructor."""
         if get_layer_depth is None:
             backbone = getattr(module, 'backbone', None)

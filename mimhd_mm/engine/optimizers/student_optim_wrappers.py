@@ -1,7 +1,6 @@
 """Optimisers of several students: ``StudentOptimWrapperConstructor`` and what it builds."""
 import copy
 import math
-from typing import Optional
 
 from mmengine.config import Config
 from mmengine.model import is_model_wrapper
@@ -72,7 +71,7 @@ class StudentOptimWrapperConstructor:
             ``MultiStudentRunner``, or the students need different precisions of the teacher's one pass.
     """
 
-    def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: Optional[dict] = None) -> None:
+    def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
         self.shared = dict(optim_wrapper_cfg)
         self.changes = dict(self.shared.pop('students', None) or {})
         if paramwise_cfg is not None:

@@ -1,7 +1,6 @@
 """Check folders, images and devices that a config names, before anything is built."""
 from itertools import islice
 from pathlib import Path
-from typing import Optional
 
 import torch
 from mmengine.config import Config
@@ -48,7 +47,7 @@ def check_device(cfg: Config) -> None:
             f'or --cfg-options optim_wrapper.type=OptimWrapper for float32.')
 
 
-def check_image_folder(key: str, dataset: dict, advice: Optional[str] = None) -> None:
+def check_image_folder(key: str, dataset: dict, advice: str | None = None) -> None:
     """Check that the folder of a dataset config exists and that one of its first images decodes.
 
     Args:

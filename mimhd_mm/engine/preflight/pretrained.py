@@ -3,7 +3,7 @@ import ast
 import re
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Union
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
@@ -73,12 +73,12 @@ def check_backbone(cfg: Config, key: str, backbone: dict, init_cfg: dict) -> Non
         compare_heads([layer.attn.num_heads for layer in built.layers], heads_of_file(path, prefix), path)
 
 
-def students_of_file(tensors: Dict[str, Tensor]) -> List[str]:
+def students_of_file(tensors: dict[str, Tensor]) -> list[str]:
     """Names of the students in a checkpoint of a ``MultiStudent``, sorted; none in others."""
     return sorted({key.split('.')[1] for key in tensors if re.match(r'students\.\w+\.backbone\.', key)})
 
 
-def pretrained_init_cfg(backbone: dict) -> Optional[dict]:
+def pretrained_init_cfg(backbone: dict) -> dict | None:
     """The entry of a backbone's ``init_cfg`` that loads a file, or None."""
     init_cfgs = backbone.get('init_cfg') or []
     for init_cfg in [init_cfgs] if isinstance(init_cfgs, dict) else init_cfgs:
@@ -87,7 +87,7 @@ def pretrained_init_cfg(backbone: dict) -> Optional[dict]:
     return None
 
 
-def compare_backbone(backbone: nn.Module, tensors: Dict[str, Tensor], source: str) -> None:
+def compare_backbone(backbone: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
     """Compare names and shapes of a backbone with those of a file.
 
     Args:
@@ -114,7 +114,7 @@ def _fits(key: str, found: Tensor, expected: Tensor) -> bool:
     return int((found.shape[1] - 1) ** .5) ** 2 == found.shape[1] - 1
 
 
-def compare_heads(built: List[int], expected: Optional[List[int]], source: str) -> None:
+def compare_heads(built: list[int], expected: list[int] | None, source: str) -> None:
     """Compare the head count of every block with the one that a file records.
 
     Weights of q, k and v have the same shape for any head count, so no other check notices a difference.
@@ -139,13 +139,13 @@ def compare_heads(built: List[int], expected: Optional[List[int]], source: str) 
         f'{layer_cfgs_text(expected)}))')
 
 
-def layer_cfgs_text(heads: List[int]) -> str:
+def layer_cfgs_text(heads: list[int]) -> str:
     """``layer_cfgs`` of a vision transformer with these head counts, as it is written in a config file."""
     groups = ((number, len(list(group))) for number, group in groupby(heads))
     return ' + '.join(f'[dict(num_heads={number})]' + (f' * {count}' if count > 1 else '') for number, count in groups)
 
 
-def heads_of_file(path: Union[str, Path], prefix: str = 'backbone.') -> Optional[List[int]]:
+def heads_of_file(path: str | Path, prefix: str = 'backbone.') -> list[int] | None:
     """Read the head count of each block from the metadata of a checkpoint.
 
     ``meta['num_heads']`` (written by tools/model_converters/export_student.py) comes first. Otherwise
@@ -182,7 +182,7 @@ def heads_of_file(path: Union[str, Path], prefix: str = 'backbone.') -> Optional
         return None
 
 
-def _heads_of_backbone(backbone: Dict[str, ast.expr]) -> Optional[List[int]]:
+def _heads_of_backbone(backbone: dict[str, ast.expr]) -> list[int] | None:
     """Head counts by the arguments of a backbone.
 
     Raises:
@@ -204,7 +204,7 @@ def _are_heads(value: Any) -> bool:
         type(number) is int and number > 0 for number in value)
 
 
-def _backbone_of_text(text: Any, prefix: str) -> Dict[str, ast.expr]:
+def _backbone_of_text(text: Any, prefix: str) -> dict[str, ast.expr]:
     """The arguments of the backbone whose tensors have the prefix, not evaluated yet, in the text of a config.
 
     Raises:
@@ -221,7 +221,7 @@ def _backbone_of_text(text: Any, prefix: str) -> Dict[str, ast.expr]:
     return _entries(model['backbone'])
 
 
-def _entries(node: ast.expr) -> Dict[str, ast.expr]:
+def _entries(node: ast.expr) -> dict[str, ast.expr]:
     """Keys and values of ``dict(a=1)``, ``{'a': 1}`` or mmengine's ``dict({'a': 1})``; else ValueError."""
     if isinstance(node, ast.Dict):
         return {ast.literal_eval(key): value for key, value in zip(node.keys, node.values)}
@@ -269,7 +269,7 @@ def check_class_count(cfg: Config) -> None:
                                  f'give --cfg-options {options}.')
 
 
-def count_classes(dataset: Optional[dict]) -> Optional[int]:
+def count_classes(dataset: dict | None) -> int | None:
     """How many classes the dataset of a config has; None if it is no dataset of mmpretrain's kind, or has no labels."""
     _, dataset = next(innermost_datasets('', dataset), ('', None))
     with DefaultScope.overwrite_default_scope('mmpretrain'):

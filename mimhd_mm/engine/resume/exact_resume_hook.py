@@ -1,7 +1,6 @@
 """``ExactResumeHook``: makes a resumed run equal to an uninterrupted one, bit by bit on a CPU."""
 import logging
 import random
-from typing import Dict, List, Optional
 
 import numpy as np
 import torch
@@ -48,8 +47,8 @@ class ExactResumeHook(Hook):
 
     def __init__(self) -> None:
         self.seed = 0
-        self.saved: Optional[dict] = None
-        self.gathered: Optional[List[dict]] = None
+        self.saved: dict | None = None
+        self.gathered: list[dict] | None = None
         self.reached = (0, 0)  # epoch, and how many batches of it are done after this iteration
 
     def before_run(self, runner: Runner) -> None:
@@ -114,7 +113,7 @@ class ExactResumeHook(Hook):
         self.gathered = None
 
     @staticmethod
-    def _sizes(runner: Runner) -> Dict[str, int]:
+    def _sizes(runner: Runner) -> dict[str, int]:
         loader = runner.train_loop.dataloader
         return {'batch size': loader.batch_size or 0, 'number of batches': len(loader),
                 'number of processes': runner.world_size}
@@ -141,7 +140,7 @@ class ExactResumeHook(Hook):
         torch.set_rng_state(states['torch'].cpu())
         if states['cuda'] is not None and torch.cuda.is_available():
             torch.cuda.set_rng_state(states['cuda'].cpu())
-        gradients: Dict[str, Tensor] = states['gradients']
+        gradients: dict[str, Tensor] = states['gradients']
         for key, parameter in unwrapped(runner).named_parameters():
             if key in gradients:
                 parameter.grad = gradients[key].to(parameter.device)

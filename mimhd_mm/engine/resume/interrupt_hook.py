@@ -5,7 +5,6 @@ import threading
 import time
 from pathlib import Path
 from types import FrameType
-from typing import Optional
 
 import torch
 from mmengine.dist import all_reduce, barrier
@@ -34,7 +33,7 @@ class InterruptHook(Hook):
     priority = 'LOWEST'  # after the iteration's own checkpoint
 
     def __init__(self) -> None:
-        self.received: Optional[int] = None
+        self.received: int | None = None
         self.received_at = 0.
         self.before: dict = {}
 
@@ -60,7 +59,7 @@ class InterruptHook(Hook):
         if self.before and (runner.world_size == 1 or padded) and self._is_told(runner):
             self._stop(runner, runner.epoch, runner.iter)
 
-    def _receive(self, number: int, frame: Optional[FrameType]) -> None:
+    def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.received is None:
             self.received, self.received_at = number, time.monotonic()
         elif time.monotonic() - self.received_at > SAME_SIGNAL:

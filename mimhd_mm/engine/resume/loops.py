@@ -5,7 +5,7 @@ mmengine's epoch loop resumes at the beginning of an epoch. Its iteration loop l
 and evaluation are the parents'. Samples are seeded, see :mod:`mimhd_mm.datasets.seeded_samples`.
 """
 import logging
-from typing import Iterator, Optional, Union
+from collections.abc import Iterator
 
 import torch
 from mmengine.dist import get_rank
@@ -22,7 +22,7 @@ def base_seed(runner: Runner) -> int:
     return runner.seed - (get_rank() if runner._randomness_cfg.get('diff_rank_seed') else 0)
 
 
-def build_positioned_loader(runner: Runner, loader: Union[DataLoader, dict]) -> Union[DataLoader, dict]:
+def build_positioned_loader(runner: Runner, loader: DataLoader | dict) -> DataLoader | dict:
     """The training loader with seeded samples; ``loader`` itself where that is not possible."""
     settings = positioned_settings(loader, base_seed(runner)) if isinstance(loader, dict) else None
     if settings is None:
@@ -41,7 +41,7 @@ class ResumableEpochBasedTrainLoop(EpochBasedTrainLoop):
     ``mimhd_mm.engine.hooks.ExactResumeHook`` sets it from a checkpoint.
     """
 
-    def __init__(self, runner: Runner, dataloader: Union[DataLoader, dict], *args, **kwargs) -> None:
+    def __init__(self, runner: Runner, dataloader: DataLoader | dict, *args, **kwargs) -> None:
         super().__init__(runner, build_positioned_loader(runner, dataloader), *args, **kwargs)
         self.first_batch = 0
 
@@ -69,7 +69,7 @@ class ResumableIterBasedTrainLoop(IterBasedTrainLoop):
     Arguments are the parent's; ``fast_forward_on_resume`` has no effect here.
     """
 
-    def __init__(self, runner: Runner, dataloader: Union[DataLoader, dict], *args, **kwargs) -> None:
+    def __init__(self, runner: Runner, dataloader: DataLoader | dict, *args, **kwargs) -> None:
         super().__init__(runner, build_positioned_loader(runner, dataloader), *args, **kwargs)
         self.positioned = isinstance(self.dataloader.sampler, PositionedSampler)
         if self.positioned:
@@ -86,7 +86,7 @@ class ResumableIterBasedTrainLoop(IterBasedTrainLoop):
             yield from self.dataloader
             passes, start = passes + 1, 0
 
-    def run(self) -> Optional[torch.nn.Module]:
+    def run(self) -> torch.nn.Module | None:
         """Train with the parent's order of hooks, iterations and evaluations."""
         if not self.positioned:
             return super().run()

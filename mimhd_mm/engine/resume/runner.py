@@ -1,10 +1,10 @@
 """``ResumableRunner``: mmengine's Runner, resuming at any iteration from the newest whole checkpoint."""
-from typing import Optional, Union
 
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.registry import LOOPS as MMENGINE_LOOPS
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from mmengine.runner.base_loop import BaseLoop
+from torch import nn
 from torch.utils.data import DataLoader
 
 from ...datasets.seeded_samples import outlive_sigterm
@@ -12,6 +12,7 @@ from ...errors import UserInputError
 from ...registry import RUNNERS
 from ...weights.checkpoint_files import check_checkpoint, newest_checkpoint
 from .loops import ResumableEpochBasedTrainLoop, ResumableIterBasedTrainLoop
+from .safe_loading import safe_loading
 
 #: loop of mmengine -> its replacement
 RESUMABLE = {EpochBasedTrainLoop: ResumableEpochBasedTrainLoop, IterBasedTrainLoop: ResumableIterBasedTrainLoop}
@@ -28,17 +29,19 @@ class ResumableRunner(Runner):
       set. A damaged ``load_from`` is refused.
     - Before a checkpoint is written, the hooks' ``gather_states(runner)`` is called in every process; mmengine's
       ``before_save_checkpoint`` is called in the first one only.
+    - Whatever is loaded through mmengine while it trains, validates, tests or loads is loaded under
+      :func:`~mimhd_mm.engine.resume.safe_loading.safe_loading`.
     """
 
     @staticmethod
-    def build_dataloader(dataloader: Union[DataLoader, dict], *args, **kwargs) -> DataLoader:
+    def build_dataloader(dataloader: DataLoader | dict, *args, **kwargs) -> DataLoader:
         """Build a loader as the parent does; its workers keep running for a while after SIGTERM."""
         built = Runner.build_dataloader(dataloader, *args, **kwargs)
         if built is not dataloader:
             outlive_sigterm(built)
         return built
 
-    def build_train_loop(self, loop: Union[BaseLoop, dict]) -> BaseLoop:
+    def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         """Build the training loop; mmengine's loops are replaced by resumable ones."""
         if isinstance(loop, dict):
             loop = dict(loop)
@@ -48,6 +51,26 @@ class ResumableRunner(Runner):
             kind = MMENGINE_LOOPS.get(kind) if isinstance(kind, str) else kind
             loop['type'] = RESUMABLE.get(kind, loop['type'])
         return super().build_train_loop(loop)
+
+    @safe_loading()
+    def train(self) -> nn.Module:
+        """As the parent; nothing in a file that ``init_cfg`` or a checkpoint names is executed."""
+        return super().train()
+
+    @safe_loading()
+    def val(self) -> dict:
+        """As the parent; nothing in a checkpoint is executed."""
+        return super().val()
+
+    @safe_loading()
+    def test(self) -> dict:
+        """As the parent; nothing in a checkpoint is executed."""
+        return super().test()
+
+    @safe_loading()
+    def load_checkpoint(self, *args, **kwargs) -> dict:
+        """As the parent; nothing in the checkpoint is executed."""
+        return super().load_checkpoint(*args, **kwargs)
 
     def load_or_resume(self) -> None:
         """Load or resume; a resumed run takes the checkpoint of :meth:`choose_checkpoint`."""
@@ -59,7 +82,7 @@ class ResumableRunner(Runner):
                 self._load_from = self.cfg.get('start_from')
         super().load_or_resume()
 
-    def choose_checkpoint(self) -> Optional[str]:
+    def choose_checkpoint(self) -> str | None:
         """Find the checkpoint to resume from in the first process and broadcast it.
 
         Raises:

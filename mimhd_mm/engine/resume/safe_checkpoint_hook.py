@@ -1,6 +1,5 @@
 """``SafeCheckpointHook``: writes checkpoints atomically and removes an old one only after the new one is written."""
 from pathlib import Path
-from typing import Dict, Optional
 
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import CheckpointHook
@@ -33,7 +32,7 @@ class SafeCheckpointHook(CheckpointHook):
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        self.saved_iter: Optional[int] = None
+        self.saved_iter: int | None = None
         remote = '://' in str(self.out_dir)
         if self.backend_args is None and self.file_client_args is None and not remote:
             self.backend_args = dict(ATOMIC)
@@ -57,7 +56,7 @@ class SafeCheckpointHook(CheckpointHook):
             runner.logger.info('The evaluation after this checkpoint did not finish, so it is made now.')
             runner.val_loop.run()
 
-    def after_val_epoch(self, runner: Runner, metrics: Dict[str, float]) -> None:
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float]) -> None:
         """Keep the best checkpoint, then record that the evaluation is finished."""
         super().after_val_epoch(runner, metrics)
         if is_main_process():

@@ -5,7 +5,7 @@ segmentation, on top of the absolute position embedding of pre-training. They al
 here that is ``layer_scale_init_value=1.0`` of the parent and off by default, since it is a second change to the
 network, and a factor at 1 on a learnable projection adds no function it could not already learn.
 """
-from typing import Tuple
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -29,7 +29,7 @@ class RelPosAttention(MultiheadAttention):
         with_cls_token (bool): Whether the first token is [class], which has three entries of its own.
     """
 
-    def __init__(self, parent: MultiheadAttention, window: Tuple[int, int], with_cls_token: bool = True) -> None:
+    def __init__(self, parent: MultiheadAttention, window: tuple[int, int], with_cls_token: bool = True) -> None:
         BaseModule.__init__(self, parent.init_cfg)
         self.input_dims, self.embed_dims = parent.input_dims, parent.embed_dims
         self.num_heads, self.head_dims = parent.num_heads, parent.head_dims
@@ -45,7 +45,7 @@ class RelPosAttention(MultiheadAttention):
             torch.zeros(self.num_heads, 3)) if with_cls_token else None
         self._register_load_state_dict_pre_hook(self._resize_table)
 
-    def forward(self, x: Tensor, resolution: Tuple[int, int]) -> Tensor:
+    def forward(self, x: Tensor, resolution: tuple[int, int]) -> Tensor:
         """Attend.
 
         Args:
@@ -62,7 +62,7 @@ class RelPosAttention(MultiheadAttention):
         x = self.proj(rearrange(x, 'b m n d -> b n (m d)'))  # (B, L, D)
         return self.out_drop(self.gamma1(self.proj_drop(x)))
 
-    def relative_bias(self, resolution: Tuple[int, int]) -> Tensor:
+    def relative_bias(self, resolution: tuple[int, int]) -> Tensor:
         """What is added to ``q k^T / sqrt(d)``.
 
         Another size than the training window's stretches the table, as the parent stretches the position embedding.
@@ -94,7 +94,7 @@ class RelPosAttention(MultiheadAttention):
             state_dict[key] = resize_table(state_dict[key], window)
 
 
-def resize_table(table: Tensor, resolution: Tuple[int, int]) -> Tensor:
+def resize_table(table: Tensor, resolution: tuple[int, int]) -> Tensor:
     """Stretch a table (M, 2 h - 1, 2 w - 1) to another grid (h', w'): offset 0 and the largest offsets stay such."""
     size = (2 * resolution[0] - 1, 2 * resolution[1] - 1)
     if tuple(table.shape[1:]) == size:
@@ -112,13 +112,13 @@ class RelPosLayer(TransformerEncoderLayer):
         with_cls_token (bool): Whether the first token is [class].
     """
 
-    def __init__(self, parent: TransformerEncoderLayer, window: Tuple[int, int], with_cls_token: bool = True) -> None:
+    def __init__(self, parent: TransformerEncoderLayer, window: tuple[int, int], with_cls_token: bool = True) -> None:
         BaseModule.__init__(self, parent.init_cfg)
         self.embed_dims = parent.embed_dims
         self.ln1, self.ln2, self.ffn = parent.ln1, parent.ln2, parent.ffn
         self.attn = RelPosAttention(parent.attn, window, with_cls_token)
 
-    def forward(self, x: Tensor, resolution: Tuple[int, int]) -> Tensor:
+    def forward(self, x: Tensor, resolution: tuple[int, int]) -> Tensor:
         """As the parent's: tokens (B, L, D) of an image of ``resolution`` (h, w) patches to tokens (B, L, D)."""
         x = x + self.attn(self.ln1(x), resolution)  # (B, L, D)
         return self.ffn(self.ln2(x), identity=x)  # (B, L, D)
@@ -140,12 +140,12 @@ class RelPosViT(VisionTransformer):
 
     def __init__(self, arch='base', **kwargs) -> None:
         super().__init__(arch=arch, **kwargs)
-        self.layers = ModuleList(
+        self.layers: Any = ModuleList(
             RelPosLayer(layer, self.patch_resolution, self.cls_token is not None) for layer in self.layers)
         if self.frozen_stages > 0:
             self._freeze_stages()
 
-    def forward(self, images: Tensor) -> Tuple[Tensor, ...]:
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """As the parent's: images (B, 3, H, W) to one output a member of ``out_indices``."""
         x, resolution = self.patch_embed(images)  # (B, h w, D)
         if self.cls_token is not None:

@@ -1,5 +1,4 @@
 """``RelationViT``: a vision transformer that also returns the q, k and v of one of its blocks."""
-from typing import Optional, Tuple, Union
 
 import torch
 from mmpretrain.models import VisionTransformer
@@ -44,10 +43,10 @@ class RelationViT(VisionTransformer):
             path are asked for.
     """
 
-    def __init__(self, arch: Union[str, dict] = 'base', *, relation_block: Optional[int] = None,
-                 relation_heads: Optional[int] = None, stop_at_relation: bool = False, sincos_pos_embed: bool = True,
+    def __init__(self, arch: str | dict = 'base', *, relation_block: int | None = None,
+                 relation_heads: int | None = None, stop_at_relation: bool = False, sincos_pos_embed: bool = True,
                  drop_path_rate: float = 0., constant_drop_path: float = 0., out_type: str = 'raw',
-                 layer_cfgs: Union[dict, list] = dict(), **kwargs) -> None:
+                 layer_cfgs: dict | list = dict(), **kwargs) -> None:
         settings = self.settings_of(arch)
         width, depth = settings['embed_dims'], settings['num_layers']
         block = depth if relation_block is None else relation_block
@@ -83,7 +82,7 @@ class RelationViT(VisionTransformer):
             del last.attn.proj, last.ln2, last.ffn
 
     @classmethod
-    def settings_of(cls, arch: Union[str, dict]) -> dict:
+    def settings_of(cls, arch: str | dict) -> dict:
         """The four sizes behind an architecture's name, or those of a dict, checked."""
         if isinstance(arch, dict):
             missing = {'embed_dims', 'num_layers', 'num_heads', 'feedforward_channels'} - set(arch)
@@ -125,7 +124,7 @@ class RelationViT(VisionTransformer):
         nn.init.xavier_uniform_(self.patch_embed.projection.weight.flatten(1))
         nn.init.normal_(self.cls_token, std=.02)
 
-    def embed(self, images: Tensor, seen: Optional[Tensor] = None) -> Tensor:
+    def embed(self, images: Tensor, seen: Tensor | None = None) -> Tensor:
         """Patches, [class] token and positions: images (B, 3, H, W) to tokens (B, 1 + N, D).
 
         With ``seen``, (B, n), tokens are those of [class] and the patches with these numbers: (B, 1 + n, D).
@@ -139,7 +138,7 @@ class RelationViT(VisionTransformer):
         return self.pre_norm(self.drop_after_pos(x))
 
     def forward_relation(self, images: Tensor, *, need_tokens: bool = True,
-                         seen: Optional[Tensor] = None) -> Tuple[Optional[Tensor], QKV]:
+                         seen: Tensor | None = None) -> tuple[Tensor | None, QKV]:
         """Tokens of the last block and q, k, v of the tapped one.
 
         Args:

@@ -1,5 +1,5 @@
 """``TappedMAEViT``: MAE's encoder of visible patches that also returns the tokens after one of its blocks."""
-from typing import NamedTuple, Optional, Tuple, Union
+from typing import NamedTuple
 
 import torch
 from mmpretrain.models import MAEViT
@@ -48,7 +48,7 @@ class TappedMAEViT(MAEViT):
         UserInputError: If the architecture is unknown or the block beyond its depth.
     """
 
-    def __init__(self, arch: Union[str, dict] = 'base', *, feature_block: Optional[int] = None,
+    def __init__(self, arch: str | dict = 'base', *, feature_block: int | None = None,
                  stop_at_feature: bool = False, **kwargs) -> None:
         settings = RelationViT.settings_of(arch)
         depth = settings['num_layers']
@@ -105,7 +105,7 @@ class TappedMAEViT(MAEViT):
                                  f'to one size.')
         return self.patch_embed(images)[0] + self.pos_embed[:, 1:]
 
-    def run_blocks(self, x: Tensor) -> Tuple[Tensor, Tensor]:
+    def run_blocks(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Visible patches (B, n, D) to tokens of the last block and of the tapped one, (B, 1 + n, D) twice."""
         cls_token = self.cls_token + self.pos_embed[:, :1]  # (1, 1, D)
         x = torch.cat([cls_token.expand(len(x), -1, -1), x], dim=1)  # (B, 1 + n, D)

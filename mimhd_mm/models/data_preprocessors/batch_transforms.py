@@ -6,22 +6,23 @@ queue is never waited for. Images are grey levels, 0 to 255, as uint8 or float32
 ``LoadImageFromFile`` gives them and ``ColorJitter`` expects them.
 """
 import math
-from typing import Optional, Sequence, Tuple
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-Range = Optional[Sequence[float]]
+Range = Sequence[float] | None
 LUMA = (7471., 38470., 19595.)  # of blue, green and red, in 1/65536 (Pillow's conversion to 'L')
 CUBIC = -0.5  # the parameter `a` of Keys' kernel (Pillow's BICUBIC)
 
 
-def uniform(low: float, high: float, *shape: int, device: torch.device) -> Tensor:
-    """Uniform numbers of [low, high), float32, from torch's own random state of that device."""
+def uniform(bounds: Sequence[float], *shape: int, device: torch.device) -> Tensor:
+    """Uniform numbers from the first bound to below the second, float32, from torch's random state of that device."""
+    low, high = bounds
     return low + (high - low) * torch.rand(*shape, device=device)
 
 
-def draw_boxes(batch: int, size: Tuple[int, int], crop_ratio_range: Sequence[float],
+def draw_boxes(batch: int, size: tuple[int, int], crop_ratio_range: Sequence[float],
                aspect_ratio_range: Sequence[float], max_attempts: int, device: torch.device) -> Tensor:
     """Boxes as mmpretrain's ``RandomResizedCrop.rand_crop_params`` draws them.
 
@@ -40,8 +41,8 @@ def draw_boxes(batch: int, size: Tuple[int, int], crop_ratio_range: Sequence[flo
     """
     height, width = size
     tries = max(max_attempts, 1), batch
-    area = uniform(*crop_ratio_range, *tries, device=device) * (height * width)  # (T, B)
-    aspect = uniform(*map(math.log, aspect_ratio_range), *tries, device=device).exp()  # (T, B)
+    area = uniform(crop_ratio_range, *tries, device=device) * (height * width)  # (T, B)
+    aspect = uniform([math.log(bound) for bound in aspect_ratio_range], *tries, device=device).exp()  # (T, B)
     sides = torch.stack(((area / aspect).sqrt(), (area * aspect).sqrt())).round()  # (2, T, B), height and width
     limits = torch.stack((torch.full_like(sides[0], height), torch.full_like(sides[0], width)))  # (2, T, B)
     fits = ((sides > 0) & (sides <= limits)).all(0) & (max_attempts > 0)  # (T, B)
@@ -86,7 +87,7 @@ def resampling_weights(start: Tensor, length: Tensor, size: int, out: int) -> Te
     return weights / weights.sum(-1, keepdim=True)
 
 
-def crop_and_resize(images: Tensor, boxes: Tensor, size: Tuple[int, int]) -> Tensor:
+def crop_and_resize(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
     """Each image's box, resized as Pillow's BICUBIC does it: rows, 8-bit rounding, columns, 8-bit rounding.
 
     (From version 13 on, Pillow takes columns first where the height shrinks more; they then differ where both clip.)
@@ -115,7 +116,7 @@ def flip(images: Tensor, flipped: Tensor) -> Tensor:
 
 
 def draw_jitter(batch: int, brightness: Range, contrast: Range, saturation: Range,
-                device: torch.device) -> Tuple[Tensor, Tensor]:
+                device: torch.device) -> tuple[Tensor, Tensor]:
     """Factors and their order as mmpretrain's ``ColorJitter`` draws them.
 
     Args:
@@ -131,7 +132,7 @@ def draw_jitter(batch: int, brightness: Range, contrast: Range, saturation: Rang
         - Tensor: (B, 3) factors of brightness, contrast and saturation; 1 changes nothing.
         - Tensor: (B, 3) which of the three (0, 1, 2) comes first, second and third.
     """
-    factors = torch.stack([uniform(*(bounds or (1., 1.)), batch, device=device)
+    factors = torch.stack([uniform(bounds or (1., 1.), batch, device=device)
                            for bounds in (brightness, contrast, saturation)], dim=1)  # (B, 3)
     return factors, torch.rand(batch, 3, device=device).argsort(dim=1)
 

@@ -1,5 +1,4 @@
 """``DeviceAugmentation``: crops, flips and colour jitter of whole batches on the device that trains."""
-from typing import Optional
 
 import torch
 from mmpretrain.datasets.transforms import ColorJitter, RandomResizedCrop
@@ -38,7 +37,7 @@ class DeviceAugmentation(SelfSupDataPreprocessor):
         UserInputError: If an option is out of range, or a training batch is not one tensor of uint8 colour images.
     """
 
-    def __init__(self, crop: Optional[dict] = None, flip_prob: float = 0., student_jitter: Optional[dict] = None,
+    def __init__(self, crop: dict | None = None, flip_prob: float = 0., student_jitter: dict | None = None,
                  **kwargs) -> None:
         super().__init__(**kwargs)
         if not 0 <= flip_prob <= 1:
@@ -71,7 +70,7 @@ class DeviceAugmentation(SelfSupDataPreprocessor):
         """Images (B, 3, H, W) uint8 to (B, 3, h, w), whole numbers, or to two of them: the student's, the teacher's."""
         batch, device = len(images), images.device
         if self.crop:
-            boxes = draw_boxes(batch, tuple(images.shape[2:]), self.crop.crop_ratio_range,
+            boxes = draw_boxes(batch, (images.shape[2], images.shape[3]), self.crop.crop_ratio_range,
                                self.crop.aspect_ratio_range, self.crop.max_attempts, device)  # (B, 4)
             images = crop_and_resize(images, boxes, self.crop.scale)  # (B, 3, h, w)
         if self.flip_prob:

@@ -1,5 +1,4 @@
 """``MAEPixelHead``: the pixels of hidden patches as a target, for images of any shape (eq. 10)."""
-from typing import Optional, Tuple
 
 from einops import rearrange
 from mmpretrain.models import MAEPretrainHead
@@ -29,7 +28,7 @@ class MAEPixelHead(MAEPretrainHead):
                                  f'choose a crop whose sides are multiples of it.')
         return rearrange(imgs, 'b c (h p) (w q) -> b (h w) (p q c)', p=p, q=p)  # (B, N, p p C)
 
-    def unpatchify(self, x: Tensor, grid: Optional[Tuple[int, int]] = None) -> Tensor:
+    def unpatchify(self, x: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
         """Patches (B, N, p * p * C) to images (B, C, H, W).
 
         Args:

@@ -1,5 +1,6 @@
 """``RelationDistillHead``: relations of two networks in, losses out (eqs. 1-7)."""
-from typing import Dict, Optional, Sequence, Tuple
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmengine.model import BaseModule
@@ -41,11 +42,13 @@ class RelationDistillHead(BaseModule):
             matcher looks across images.
     """
 
+    matchers: Any  # ModuleDict, a HeadMatcher by pair
+
     def __init__(self, student_heads: int, teacher_heads: int, pairs: Sequence[str] = ('qk', 'vv'),
                  matcher: dict = dict(type='AttentionHeadMatcher'),
                  loss: dict = dict(type='RelationDistillLoss', criterion='KL'),
-                 with_cls_token: bool = False, chunk_size: Optional[int] = None, student_dims: Optional[int] = None,
-                 teacher_dims: Optional[int] = None) -> None:
+                 with_cls_token: bool = False, chunk_size: int | None = None, student_dims: int | None = None,
+                 teacher_dims: int | None = None) -> None:
         super().__init__()
         self.pairs = tuple(check_pair(pair) for pair in pairs)
         if not self.pairs or len(set(self.pairs)) < len(self.pairs):
@@ -65,10 +68,10 @@ class RelationDistillHead(BaseModule):
         if not isinstance(chunk_size, int) or chunk_size < 1:
             raise UserInputError(f'chunk_size is a number of images, at least 1, or None, not {chunk_size!r}.')
         if not all(matcher.per_image for matcher in self.matchers.values()):
-            raise UserInputError(f'chunk_size={chunk_size} and this {matcher["type"]} exclude each other: it compares the '
-                                 f'images of a batch with each other; leave one out.')
+            raise UserInputError(f'chunk_size={chunk_size} and this {matcher["type"]} exclude each other: it compares '
+                                 f'the images of a batch with each other; leave one out.')
 
-    def loss(self, student: QKV, teacher: QKV) -> Dict[str, Tensor]:
+    def loss(self, student: QKV, teacher: QKV) -> dict[str, Tensor]:
         """Distil every pair.
 
         Args:
@@ -91,14 +94,14 @@ class RelationDistillHead(BaseModule):
         return losses
 
     @torch.no_grad()
-    def _blur(self, distance: Tensor, weight: Tensor, floor: Optional[Tensor]) -> Optional[Tensor]:
+    def _blur(self, distance: Tensor, weight: Tensor, floor: Tensor | None) -> Tensor | None:
         """Share of the loss that no student can remove, of the images that ``floor`` (b, M2) was measured of."""
         if floor is None:
             return None
         some = slice(0, len(floor))
         return floor.mean() / (weight[some] * distance[some]).sum(-1).mean().clamp_min(1e-12)
 
-    def _compare_in_chunks(self, pair: str, student: QKV, teacher: QKV) -> Tuple[Tensor, Tensor, Optional[Tensor]]:
+    def _compare_in_chunks(self, pair: str, student: QKV, teacher: QKV) -> tuple[Tensor, Tensor, Tensor | None]:
         """As :meth:`_compare`, ``chunk_size`` images at a time."""
         if self.chunk_size is None:
             return self._compare(pair, student, teacher)
@@ -108,7 +111,7 @@ class RelationDistillHead(BaseModule):
         distance, weight, floor = zip(*chunks)
         return torch.cat(distance), torch.cat(weight), None if floor[0] is None else torch.cat(floor)[:BLUR_IMAGES]
 
-    def _compare(self, pair: str, student: QKV, teacher: QKV) -> Tuple[Tensor, Tensor, Optional[Tensor]]:
+    def _compare(self, pair: str, student: QKV, teacher: QKV) -> tuple[Tensor, Tensor, Tensor | None]:
         """Distances of all pairs of heads and their weights, (B, M2, M1) each, and the floor of some images' losses.
 
         It may run a second time, in the backward pass, so it changes no state.
@@ -124,7 +127,7 @@ class RelationDistillHead(BaseModule):
         floor = self.loss_module.floor(target[some], weight[some]) if matcher.mixes else None  # (b, M2)
         return distance, weight, floor
 
-    def diagnostics(self) -> Dict[str, Tensor]:
+    def diagnostics(self) -> dict[str, Tensor]:
         """Figures of each pair's matcher of the last batch, ``head_entropy_<pair>`` and so on."""
         return {f'{name}_{pair}': value for pair in self.pairs
                 for name, value in self.matchers[pair].diagnostics().items()}

@@ -1,7 +1,6 @@
 """``AttentionHeadMatcher``: the paper's learned, weighted head matching (eqs. 4-6; Figure 2d)."""
 import logging
 import math
-from typing import Optional
 
 import torch
 import torch.nn.functional as F
@@ -50,14 +49,14 @@ STAGES = ((1 / 32, 30), (1 / 16, 30), (1 / 8, 30), (1 / 4, 30), (1 / 2, 30), (1,
 LEARNED_ROUNDS = 30
 
 
-def sinkhorn(logits: Tensor, capacity: Optional[float] = None) -> Tensor:
+def sinkhorn(logits: Tensor, capacity: float | None = None) -> Tensor:
     """The matrix nearest to ``softmax(logits)`` whose rows sum to 1 and whose columns share the rows' mass.
 
-    Alternating scaling in the log domain, ending on rows, so that these are exact. Plain rounds converge the more slowly
-    the larger the logits are: after 30 of them columns were up to 33 % off for cosines over a temperature of 0.1. Here
-    the logits are turned up in stages (:data:`STAGES`), each of which starts where the last one ended. For cosines over
-    0.05 the worst of 70,000 random and extreme patterns is then 0.6 % off. Gradients pass through the last
-    :data:`LEARNED_ROUNDS`, where the rest is settled.
+    Alternating scaling in the log domain, ending on rows, so that these are exact. Plain rounds converge the more
+    slowly the larger the logits are: after 30 of them columns were up to 33 % off for cosines over a temperature of
+    0.1. Here the logits are turned up in stages (:data:`STAGES`), each of which starts where the last one ended. For
+    cosines over 0.05 the worst of 70,000 random and extreme patterns is then 0.6 % off. Gradients pass through the
+    last :data:`LEARNED_ROUNDS`, where the rest is settled.
 
     Args:
         logits (Tensor): (..., M2, M1).
@@ -102,8 +101,8 @@ class AttentionHeadMatcher(HeadMatcher):
 
     One thing stays, whatever W is: a student head whose row is a mixture is asked for the mixture's blurred relation,
     and part of its loss can be removed by no student (``head_blur`` in the log). And heads with equal rows have equal
-    targets and become copies. ``embeddings`` keep rows apart: descriptions alone do not, for heads that differ along one
-    axis have descriptions that are each other's opposites, so that rows take two values (docs/evidence.md).
+    targets and become copies. ``embeddings`` keep rows apart: descriptions alone do not, for heads that differ along
+    one axis have descriptions that are each other's opposites, so that rows take two values (docs/evidence.md).
 
     Args:
         student_heads (int): M2.
@@ -121,9 +120,9 @@ class AttentionHeadMatcher(HeadMatcher):
             weights are balanced. Defaults to 0.1 (our choice).
         embeddings (bool): Whether each head has a learned vector, random at the start, that is added to its query or
             key. Defaults to True (our choice).
-        capacity (float, optional): With ``'sinkhorn'``: the most that a teacher head may give, in units of its fair share
-            M2 / M1, at least 1. A student of fewer heads than the teacher has needs it for rows sharper than log(M1 / M2).
-            None makes all shares equal. Defaults to None.
+        capacity (float, optional): With ``'sinkhorn'``: the most that a teacher head may give, in units of its fair
+            share M2 / M1, at least 1. A student of fewer heads than the teacher has needs it for rows sharper than
+            log(M1 / M2). None makes all shares equal. Defaults to None.
         penalty_weight (float): Factor of ``'penalty'``. Defaults to 1.0 (our choice).
         **dims: ``student_dims`` and ``teacher_dims``; not used.
 
@@ -135,8 +134,8 @@ class AttentionHeadMatcher(HeadMatcher):
     LEAST_TEMPERATURE = 0.05  # of balanced weights: below, they are no longer balanced
 
     def __init__(self, student_heads: int, teacher_heads: int, descriptor: str = 'column',
-                 balance: Optional[str] = 'sinkhorn', proj_dims: int = 64, temperature: float = 0.1,
-                 embeddings: bool = True, capacity: Optional[float] = None, penalty_weight: float = 1.0,
+                 balance: str | None = 'sinkhorn', proj_dims: int = 64, temperature: float = 0.1,
+                 embeddings: bool = True, capacity: float | None = None, penalty_weight: float = 1.0,
                  **dims) -> None:
         super().__init__(student_heads, teacher_heads, **dims)
         if descriptor not in DESCRIPTORS:
@@ -149,8 +148,8 @@ class AttentionHeadMatcher(HeadMatcher):
             raise UserInputError(f'temperature={temperature!r} is below {self.LEAST_TEMPERATURE}, where weights can no '
                                  f'longer be balanced; choose a larger one, or balance=None.')
         if capacity is not None and (capacity < 1 or balance != 'sinkhorn'):
-            raise UserInputError(f"capacity={capacity!r} goes with balance='sinkhorn' and is at least 1, a teacher head's "
-                                 f'fair share.')
+            raise UserInputError(f"capacity={capacity!r} goes with balance='sinkhorn' and is at least 1, a teacher "
+                                 f"head's fair share.")
         self.descriptor = descriptor
         self.balance = balance
         self.temperature = temperature
@@ -172,11 +171,13 @@ class AttentionHeadMatcher(HeadMatcher):
         if self.balance == 'transport':
             return
         if self.descriptor == 'mean':
-            print_log("AttentionHeadMatcher: descriptor='mean' is eq. 4 as printed. It describes every head by the same "
-                      'constant: without embeddings the head weights stay uniform for ever.', 'current', logging.WARNING)
+            print_log("AttentionHeadMatcher: descriptor='mean' is eq. 4 as printed. It describes every head by the "
+                      'same constant: without embeddings the head weights stay uniform for ever.', 'current',
+                      logging.WARNING)
         elif self.balance is None:
-            print_log('AttentionHeadMatcher: balance=None is eq. 6 as printed. Head weights may collapse onto the teacher '
-                      'head that is easiest to imitate; head_coverage in the log tells.', 'current', logging.WARNING)
+            print_log('AttentionHeadMatcher: balance=None is eq. 6 as printed. Head weights may collapse onto the '
+                      'teacher head that is easiest to imitate; head_coverage in the log tells.', 'current',
+                      logging.WARNING)
 
     def match(self, student: Tensor, teacher: Tensor, distance: Tensor) -> Tensor:
         """Eqs. 4-6, (B, M2, M1). Gradients reach the projections, not the relations: those learn by eq. 7 alone."""
@@ -199,7 +200,7 @@ class AttentionHeadMatcher(HeadMatcher):
         description = DESCRIPTORS[self.descriptor](log_relation.detach().exp())  # (B, M, F)
         return description @ description.mT
 
-    def penalty(self, weight: Tensor) -> Optional[Tensor]:
+    def penalty(self, weight: Tensor) -> Tensor | None:
         """``KL(column mass || uniform)`` of the batch's mean weight, times ``penalty_weight``, or None."""
         if self.balance != 'penalty':
             return None

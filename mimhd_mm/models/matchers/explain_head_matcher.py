@@ -1,5 +1,4 @@
 """``ExplainHeadMatcher``: every teacher head is explained by a combination of the student's heads."""
-from typing import Optional, Tuple
 
 import torch
 from einops import einsum
@@ -15,8 +14,8 @@ from .regroup_head_matcher import nonnegative
 class ExplainHeadMatcher(HeadMatcher):
     """Every teacher head m is compared with ``S_m = softmax(sum_s A[m, s] log S_s)``, with A >= 0 learned.
 
-    A geometric mixture of the student's heads, so the combination is on the student's side and every target is a head of
-    the teacher, which counts 1 / M1. At the start A is one-hot: teacher head m is explained by student head
+    A geometric mixture of the student's heads, so the combination is on the student's side and every target is a head
+    of the teacher, which counts 1 / M1. At the start A is one-hot: teacher head m is explained by student head
     ``floor(m M2 / M1)``. A combination of M2 heads has rank M2 only: RegroupHeadMatcher combines channels.
 
     Args:
@@ -41,7 +40,7 @@ class ExplainHeadMatcher(HeadMatcher):
         nearest = torch.arange(teacher_heads) * student_heads // teacher_heads  # (M1,)
         self.combination = nn.Parameter(torch.eye(student_heads)[nearest])  # (M1, M2), A
 
-    def prepare(self, student: Tensor, teacher: Tensor) -> Tuple[Tensor, Tensor]:
+    def prepare(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
         """``log S`` of M1 combined heads, (B, M1, N, N), and the teacher's. Normalisers of single heads cancel."""
         combined = einsum(nonnegative(self.combination).to(student.dtype), student,
                           'm s, b s i j -> b m i j')  # (B, M1, N, N)
@@ -56,13 +55,13 @@ class ExplainHeadMatcher(HeadMatcher):
         combination = nonnegative(self.combination)  # (M1, M2)
         return combination / combination.amax(-1, keepdim=True).clamp_min(1e-6)
 
-    def penalty(self, weight: Tensor) -> Optional[Tensor]:
+    def penalty(self, weight: Tensor) -> Tensor | None:
         """``hinge`` times the mean over student heads of what they lack of half of their fair share."""
         if not self.hinge:
             return None
         fair = max(self.teacher_heads / self.student_heads, 1)
         return self.hinge * (0.5 - self.shares().sum(0) / fair).clamp_min(0).mean()
 
-    def rows(self) -> Optional[Tensor]:
+    def rows(self) -> Tensor | None:
         """What each student head explains: columns of A, (M2, M1)."""
         return None if self.last_weight is None else self.shares().mT

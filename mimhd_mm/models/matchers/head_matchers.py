@@ -1,8 +1,8 @@
 """The matchers' contract, and the three fixed strategies of Figure 2 (a-c)."""
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence, Tuple, Union
 
 import torch
 from einops import rearrange
@@ -12,7 +12,6 @@ from torch import Tensor
 from ...errors import UserInputError
 from ...registry import MODELS
 from ..relation import Factors
-
 
 #: rows of W that differ by no more than this in any entry count as one; our choice
 SAME_ROW = 0.05
@@ -45,17 +44,17 @@ class HeadMatcher(BaseModule):
     #: whether rows of W may be mixtures of several teacher heads
     mixes = True
 
-    def __init__(self, student_heads: int, teacher_heads: int, *, student_dims: Optional[int] = None,
-                 teacher_dims: Optional[int] = None) -> None:
+    def __init__(self, student_heads: int, teacher_heads: int, *, student_dims: int | None = None,
+                 teacher_dims: int | None = None) -> None:
         super().__init__()
         self.student_heads = student_heads
         self.teacher_heads = teacher_heads
         self.student_dims = student_dims
         self.teacher_dims = teacher_dims
-        self.last_weight: Optional[Tensor] = None
-        self.last_blur: Optional[Tensor] = None
+        self.last_weight: Tensor | None = None
+        self.last_blur: Tensor | None = None
 
-    def regroup(self, student: Factors, teacher: Factors) -> Tuple[Factors, Factors]:
+    def regroup(self, student: Factors, teacher: Factors) -> tuple[Factors, Factors]:
         """Cut the two sides of eq. 1's product into heads anew.
 
         Args:
@@ -67,7 +66,7 @@ class HeadMatcher(BaseModule):
         """
         return student, teacher
 
-    def prepare(self, student: Tensor, teacher: Tensor) -> Tuple[Tensor, Tensor]:
+    def prepare(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
         """Relations to compare, from ``log R`` of student (B, M2, N, N) and teacher (B, M1, N, N): these, unchanged."""
         return student, teacher
 
@@ -84,7 +83,7 @@ class HeadMatcher(BaseModule):
         """
         raise NotImplementedError
 
-    def penalty(self, weight: Tensor) -> Optional[Tensor]:
+    def penalty(self, weight: Tensor) -> Tensor | None:
         """A scalar to be added to the loss, or None, given the batch's weight (B, M2, M1)."""
         return None
 
@@ -99,33 +98,33 @@ class HeadMatcher(BaseModule):
             UserInputError: If this is another teacher.
         """
 
-    def record(self, weight: Tensor, blur: Optional[Tensor] = None) -> None:
+    def record(self, weight: Tensor, blur: Tensor | None = None) -> None:
         """Keep a batch's weight (B, M2, M1) and, where it was measured, its blur, a scalar."""
         self.last_weight = weight.detach()
         self.last_blur = blur
 
-    def rows(self) -> Optional[Tensor]:
+    def rows(self) -> Tensor | None:
         """What tells heads apart, (M2, F), a row a head: the mean of the last batch's W over its images."""
         return None if self.last_weight is None else self.last_weight.mean(0)  # (M2, M1)
 
     @torch.no_grad()
-    def diagnostics(self) -> Dict[str, Tensor]:
+    def diagnostics(self) -> dict[str, Tensor]:
         """What the last batch's weight looked like; scalars that stay on their device.
 
         Returns:
             dict: Empty before the first batch, else
 
-            - ``head_entropy``: mean entropy of an image's rows over ``log M1``; 0 = one teacher head a student head
-              (collapse), 1 = uniform.
-            - ``head_coverage``: share of teacher heads whose mass (column sum, mean over images) is at least half of
-              its fair share M2 / M1.
-            - ``head_spread``: standard deviation across student heads, mean over teacher heads; 0 = all rows equal.
-            - ``head_distinct``: number of rows that differ from all rows before them by more than 0.05 somewhere. Heads
-              with equal rows have equal targets and become copies of each other.
-            - ``head_blur``: share of the loss that no student can remove, because heads are asked for mixtures of
-              teacher heads; 0 = none.
+                - ``head_entropy``: mean entropy of an image's rows over ``log M1``; 0 = one teacher head a student head
+                  (collapse), 1 = uniform.
+                - ``head_coverage``: share of teacher heads whose mass (column sum, mean over images) is at least half
+                  of its fair share M2 / M1.
+                - ``head_spread``: standard deviation across student heads, mean over teacher heads; 0 = all rows equal.
+                - ``head_distinct``: number of rows that differ from all rows before them by more than 0.05 somewhere.
+                  Heads with equal rows have equal targets and become copies of each other.
+                - ``head_blur``: share of the loss that no student can remove, because heads are asked for mixtures of
+                  teacher heads; 0 = none.
         """
-        if self.last_weight is None:
+        if self.last_weight is None or (rows_of_heads := self.rows()) is None:
             return {}
         rows, mean = self.last_weight, self.last_weight.mean(0)  # (B, M2, M1), (M2, M1)
         num_students, num_teachers = mean.shape
@@ -133,7 +132,7 @@ class HeadMatcher(BaseModule):
         coverage = (mean.sum(0) >= 0.5 * num_students / num_teachers).float().mean()
         blur = mean.new_zeros(()) if self.last_blur is None else self.last_blur
         return dict(head_entropy=entropy, head_coverage=coverage, head_spread=mean.std(0, unbiased=False).mean(),
-                    head_distinct=count_distinct(self.rows()), head_blur=blur)
+                    head_distinct=count_distinct(rows_of_heads), head_blur=blur)
 
 
 def count_distinct(rows: Tensor, tolerance: float = SAME_ROW) -> Tensor:
@@ -171,8 +170,8 @@ class OneToOneHeadMatcher(HeadMatcher):
     Args:
         student_heads (int): M2.
         teacher_heads (int): M1.
-        relation_heads (int, optional): Heads to compare, a common divisor of both widths; more heads than the teacher has
-            are finer targets. None is the teacher's head count. Defaults to None (our choice).
+        relation_heads (int, optional): Heads to compare, a common divisor of both widths; more heads than the teacher
+            has are finer targets. None is the teacher's head count. Defaults to None (our choice).
         **dims: ``student_dims`` and ``teacher_dims``, filled in by the algorithm.
 
     Raises:
@@ -181,17 +180,17 @@ class OneToOneHeadMatcher(HeadMatcher):
 
     mixes = False
 
-    def __init__(self, student_heads: int, teacher_heads: int, relation_heads: Optional[int] = None, **dims) -> None:
+    def __init__(self, student_heads: int, teacher_heads: int, relation_heads: int | None = None, **dims) -> None:
         super().__init__(student_heads, teacher_heads, **dims)
         self.relation_heads = teacher_heads if relation_heads is None else relation_heads
         for name, width, heads in (('student', self.student_dims, student_heads),
                                    ('teacher', self.teacher_dims, teacher_heads)):
             if self.relation_heads < 1 or heads != self.relation_heads and width and width % self.relation_heads:
-                raise UserInputError(f"OneToOneHeadMatcher: {self.relation_heads} heads do not divide the {name}'s width "
-                                     f"of {width}; set head.matcher.relation_heads to a common divisor of both networks' "
-                                     f'widths.')
+                raise UserInputError(f"OneToOneHeadMatcher: {self.relation_heads} heads do not divide the {name}'s "
+                                     f'width of {width}; set head.matcher.relation_heads to a common divisor of both '
+                                     f"networks' widths.")
 
-    def regroup(self, student: Factors, teacher: Factors) -> Tuple[Factors, Factors]:
+    def regroup(self, student: Factors, teacher: Factors) -> tuple[Factors, Factors]:
         """Both networks' channels as ``relation_heads`` heads; heads that are these already stay as they are."""
         return split_anew(student, self.relation_heads), split_anew(teacher, self.relation_heads)
 
@@ -206,9 +205,10 @@ class AverageHeadMatcher(HeadMatcher):
 
     mixes = False
 
-    def prepare(self, student: Tensor, teacher: Tensor) -> Tuple[Tensor, Tensor]:
+    def prepare(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
         """``log`` of the mean relation of each network: (B, 1, N, N) twice."""
-        return tuple(x.logsumexp(1, keepdim=True) - math.log(x.shape[1]) for x in (student, teacher))
+        ours, theirs = (x.logsumexp(1, keepdim=True) - math.log(x.shape[1]) for x in (student, teacher))
+        return ours, theirs
 
     def match(self, student: Tensor, teacher: Tensor, distance: Tensor) -> Tensor:
         """One, (B, 1, 1)."""
@@ -235,7 +235,7 @@ class SelectHeadMatcher(HeadMatcher):
     mixes = False
 
     def __init__(self, student_heads: int, teacher_heads: int,
-                 heads: Union[Sequence[int], str, Path, None] = None, **dims) -> None:
+                 heads: Sequence[int] | str | Path | None = None, **dims) -> None:
         super().__init__(student_heads, teacher_heads, **dims)
         self.ranking = read_ranking(heads, teacher_heads) if isinstance(heads, (str, Path)) else None
         if heads is None:
@@ -263,7 +263,7 @@ class SelectHeadMatcher(HeadMatcher):
         return self.weight.to(distance.dtype).expand_as(distance)
 
 
-def most_important(importance: Sequence[float], number: int) -> List[int]:
+def most_important(importance: Sequence[float], number: int) -> list[int]:
     """Numbers of the most important heads, counted from 0, best first; of equal ones the lower number.
 
     Args:
@@ -274,7 +274,7 @@ def most_important(importance: Sequence[float], number: int) -> List[int]:
     return [order[m % len(order)] for m in range(number)]
 
 
-def read_ranking(path: Union[str, Path], teacher_heads: int) -> dict:
+def read_ranking(path: str | Path, teacher_heads: int) -> dict:
     """What ``tools/analysis_tools/rank_heads.py`` wrote.
 
     Args:

@@ -1,5 +1,4 @@
 """``DualViewMAEDecoder``: the teacher's decoder on two complementary views of the student's tokens (eqs. 8-9)."""
-from typing import Optional, Tuple
 
 import torch
 from einops import rearrange
@@ -44,13 +43,14 @@ class DualViewMAEDecoder(MAEPretrainDecoder):
         UserInputError: If a value is out of its range.
     """
 
+    connector: nn.Module
     LEARNED = ('connector.', 'mask_token')  # also where the decoder is frozen
 
-    def __init__(self, student_dims: int, patch_grid: Tuple[int, int] = (14, 14), *, num_views: int = 2,
+    def __init__(self, student_dims: int, patch_grid: tuple[int, int] = (14, 14), *, num_views: int = 2,
                  mask_ratio: float = 0.5, frozen: bool = True, embed_dim: int = 1024, **kwargs) -> None:
         check_views(num_views, mask_ratio)
         super().__init__(num_patches=patch_grid[0] * patch_grid[1], embed_dim=embed_dim, **kwargs)
-        self.patch_grid = tuple(patch_grid)
+        self.patch_grid = (patch_grid[0], patch_grid[1])
         self.num_views = num_views
         self.mask_ratio = mask_ratio
         self.frozen = frozen
@@ -84,8 +84,8 @@ class DualViewMAEDecoder(MAEPretrainDecoder):
         own.mask_token, own.decoder_pos_embed = self.mask_token, self.decoder_pos_embed
         load_exactly(own, tensors, path, 'check the sizes in model.neck')
 
-    def forward(self, tokens: Tensor, masks: Tensor, grid: Optional[Tuple[int, int]] = None, *,
-                seen: Optional[Tensor] = None) -> Tensor:
+    def forward(self, tokens: Tensor, masks: Tensor, grid: tuple[int, int] | None = None, *,
+                seen: Tensor | None = None) -> Tensor:
         """Predict the pixels of every patch in every view.
 
         Args:
@@ -102,8 +102,8 @@ class DualViewMAEDecoder(MAEPretrainDecoder):
         x = self.decoder_pred(self.decoder_norm(x)[:, 1:])  # (V B, N, p p 3), eq. 9
         return rearrange(x, '(v b) n p -> v b n p', v=len(masks))
 
-    def predict_hidden(self, tokens: Tensor, masks: Tensor, grid: Optional[Tuple[int, int]] = None, *,
-                       seen: Optional[Tensor] = None, asked: Optional[Tensor] = None) -> Tensor:
+    def predict_hidden(self, tokens: Tensor, masks: Tensor, grid: tuple[int, int] | None = None, *,
+                       seen: Tensor | None = None, asked: Tensor | None = None) -> Tensor:
         """Predict the pixels of every patch in the view that hides it, all that eq. 10 asks for.
 
         The same as merging what :meth:`forward` gives, but the last block's queries and all after them are computed
@@ -143,8 +143,8 @@ class DualViewMAEDecoder(MAEPretrainDecoder):
             bias = second.weight @ first.bias + second.bias  # (C,)
         return F.linear(tokens, weight, bias)
 
-    def _up_to_last_block(self, tokens: Tensor, masks: Tensor, grid: Optional[Tuple[int, int]],
-                          seen: Optional[Tensor] = None) -> Tensor:
+    def _up_to_last_block(self, tokens: Tensor, masks: Tensor, grid: tuple[int, int] | None,
+                          seen: Tensor | None = None) -> Tensor:
         """Hide what each view hides and run all blocks but the last: (V B, 1 + N, C), view by view."""
         positions = resize_positions(self.decoder_pos_embed, grid or self.patch_grid, self.patch_grid)
         shown = self._embed(tokens)  # (B, 1 + N, C), or (B, 1 + n, C)
@@ -158,7 +158,7 @@ class DualViewMAEDecoder(MAEPretrainDecoder):
                 x = block(x)  # (V B, 1 + N, C)
                 continue
             qkv = [block.attn.qkv(block.ln1(part)) for part in (shown, hidden)]  # (B, 1 + N, 3 C), (1, 1 + N, 3 C)
-            x = finish_block(block, x, split_heads(block.attn, hide(*qkv, masks)))  # (V B, 1 + N, C)
+            x = finish_block(block, x, split_heads(block.attn, hide(qkv[0], qkv[1], masks)))  # (V B, 1 + N, C)
         return x
 
     def _last_block(self, x: Tensor, numbers: Tensor) -> Tensor:

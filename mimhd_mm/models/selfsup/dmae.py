@@ -3,7 +3,6 @@
 "Masked Autoencoders Enable Efficient Knowledge Distillers" (CVPR 2023). What its public code has beyond that is left
 out: reconstruction of the teacher's prediction, more than one pair of blocks, and projections with hidden layers.
 """
-from typing import Dict, List, Optional
 
 from mmpretrain.models import BaseSelfSupervisor
 from mmpretrain.structures import DataSample
@@ -44,7 +43,7 @@ class DMAE(BaseSelfSupervisor):
         student, teacher = build_networks(backbone, target_generator)
         rows, columns = student.patch_resolution
         if rows != columns:
-            raise UserInputError(f'DMAE takes square images, as mmpretrain\'s MAE, but backbone.img_size gives '
+            raise UserInputError(f"DMAE takes square images, as mmpretrain's MAE, but backbone.img_size gives "
                                  f'{rows} x {columns} patches; make it square.')
         patch_size = student.patch_embed.projection.kernel_size[0]
         neck = dict(dict(num_patches=rows * columns, patch_size=patch_size, embed_dim=student.embed_dims), **neck)
@@ -62,7 +61,7 @@ class DMAE(BaseSelfSupervisor):
         """The student's features of whole images, as ``VisionTransformer.forward`` gives them."""
         return self.backbone(inputs, mask=None)
 
-    def loss(self, inputs: Tensor, data_samples: Optional[List[DataSample]] = None, **kwargs) -> Dict[str, Tensor]:
+    def loss(self, inputs: Tensor, data_samples: list[DataSample] | None = None, **kwargs) -> dict[str, Tensor]:
         """Reconstruct what is masked, and imitate the teacher on what is visible (n of N patches).
 
         Args:

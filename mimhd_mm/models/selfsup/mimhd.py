@@ -1,5 +1,5 @@
 """``MIMHD``: the paper's algorithm."""
-from typing import Dict, NamedTuple, Optional, Tuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -55,8 +55,8 @@ class MIMHD(RelationDistiller):
             ``rec_head`` is of another type.
     """
 
-    def __init__(self, backbone: dict, target_generator: dict, head: dict, neck: Optional[dict] = None,
-                 rec_head: Optional[dict] = None, rec_weight: float = 1.0, rec_fraction: float = 1.0, **kwargs) -> None:
+    def __init__(self, backbone: dict, target_generator: dict, head: dict, neck: dict | None = None,
+                 rec_head: dict | None = None, rec_weight: float = 1.0, rec_fraction: float = 1.0, **kwargs) -> None:
         if rec_weight < 0:
             raise UserInputError(f'rec_weight (alpha of eq. 11) is not negative, but {rec_weight!r} was given.')
         if not 0 < rec_fraction <= 1:
@@ -72,15 +72,15 @@ class MIMHD(RelationDistiller):
             patch_size = student.patch_embed.projection.kernel_size[0]
             neck = dict(dict(student_dims=student.embed_dims, patch_grid=student.patch_resolution,
                              patch_size=patch_size, embed_dim=teacher.embed_dims), **neck)
-            rec_head = dict(dict(patch_size=patch_size), **rec_head)
+            rec_head = dict(dict(patch_size=patch_size), **(rec_head or {}))
         super().__init__(backbone=student, target_generator=teacher, head=head, neck=neck, **kwargs)
-        self.rec_head: Optional[MAEPixelHead] = rec_head and MODELS.build(rec_head)
+        self.rec_head: Any = MODELS.build(rec_head) if rec_head else None  # a MAEPixelHead, as the next lines check
         if self.with_neck and not isinstance(self.rec_head, MAEPixelHead):
             raise UserInputError(f"rec_head is a MAEPixelHead, which takes images of any shape, not a "
                                  f"{type(self.rec_head).__name__}; set model.rec_head.type='MAEPixelHead'.")
         if self.with_neck and self.neck.mask_ratio == 0 and self.token_fraction == 1:
-            raise UserInputError('neck.mask_ratio=0 hides nothing of what the student saw, and it sees all patches; set '
-                                 'neck.mask_ratio=0.5, or model.token_fraction below 1.')
+            raise UserInputError('neck.mask_ratio=0 hides nothing of what the student saw, and it sees all patches; '
+                                 'set neck.mask_ratio=0.5, or model.token_fraction below 1.')
         self.rec_weight = rec_weight
         self.rec_fraction = rec_fraction
 
@@ -95,7 +95,7 @@ class MIMHD(RelationDistiller):
         if self.with_neck:
             self.neck.load_decoder(file.decoder, file.path)
 
-    def distil(self, images: Tensor, teacher: QKV, seen: Optional[Tensor] = None) -> Dict[str, Tensor]:
+    def distil(self, images: Tensor, teacher: QKV, seen: Tensor | None = None) -> dict[str, Tensor]:
         """Eq. 11: ``L = L_R^QK + L_R^VV + alpha * L_REC``.
 
         Args:
@@ -108,7 +108,7 @@ class MIMHD(RelationDistiller):
         """
         tokens, student = self.tap(images, seen, need_tokens=self.with_neck)  # (B, 1 + n, D), QKV
         losses = self.head.loss(student, teacher)  # eqs. 1-7
-        if self.with_neck:
+        if self.with_neck and tokens is not None:
             tokens, images, seen = self.choose_images(tokens, images, seen)  # (b, 1 + n, D), (b, 3, H, W), (b, n)
             hidden, asked = self.draw_masks(tokens, images, seen)  # each (V, b, N), eq. 8
             merged = self.neck.predict_hidden(tokens, hidden, self.grid_of(images), seen=seen, asked=asked)  # eq. 9
@@ -117,15 +117,15 @@ class MIMHD(RelationDistiller):
         return losses
 
     def choose_images(self, tokens: Tensor, images: Tensor,
-                      seen: Optional[Tensor]) -> Tuple[Tensor, Tensor, Optional[Tensor]]:
+                      seen: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
         """The share ``rec_fraction`` of the batch: the same b images of tokens, images and numbers of seen patches."""
         if self.rec_fraction == 1:
             return tokens, images, seen
         chosen = draw_images(len(images), self.rec_fraction, device=images.device)  # (b,)
         return tokens[chosen], images[chosen], None if seen is None else seen[chosen]
 
-    def draw_masks(self, tokens: Tensor, images: Tensor, seen: Optional[Tensor] = None,
-                   generator: Optional[torch.Generator] = None) -> Views:
+    def draw_masks(self, tokens: Tensor, images: Tensor, seen: Tensor | None = None,
+                   generator: torch.Generator | None = None) -> Views:
         """Views of images (B, 3, H, W) of which the student gave tokens (B, 1 + n, D): each (V, B, N) bool."""
         masks = draw_views(len(tokens), tokens.shape[1] - 1, self.neck.mask_ratio, self.neck.num_views,
                            device=tokens.device, generator=generator)  # (V, B, n)
@@ -134,12 +134,12 @@ class MIMHD(RelationDistiller):
         rows, columns = self.grid_of(images)
         return spread_views(masks, seen, rows * columns)
 
-    def grid_of(self, images: Tensor) -> Tuple[int, int]:
+    def grid_of(self, images: Tensor) -> tuple[int, int]:
         """Rows and columns of patches of images (B, 3, H, W)."""
         return images.shape[-2] // self.rec_head.patch_size, images.shape[-1] // self.rec_head.patch_size
 
     @torch.no_grad()
-    def reconstruct(self, images: Tensor, generator: Optional[torch.Generator] = None) -> Reconstruction:
+    def reconstruct(self, images: Tensor, generator: torch.Generator | None = None) -> Reconstruction:
         """Reconstruct normalised images (B, 3, H, W), all of them and in every view, for looking at.
 
         Raises:

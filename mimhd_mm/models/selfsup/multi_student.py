@@ -1,6 +1,6 @@
 """``MultiStudent``: several students distilled from one pass of their teacher."""
 import copy
-from typing import Dict, List, Optional, Tuple, Union
+from typing import Any
 
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapperDict
@@ -43,10 +43,12 @@ class MultiStudent(BaseModel):
             or images of its own, or does not fit the teacher.
     """
 
+    students: Any  # ModuleDict, a RelationDistiller by name
+    target_generator: Any
     OF_ALL = ('target_generator', 'data_preprocessor', 'token_fraction')
 
-    def __init__(self, students: Dict[str, dict], target_generator: dict,
-                 data_preprocessor: Optional[Union[dict, nn.Module]] = None, token_fraction: float = 1.0) -> None:
+    def __init__(self, students: dict[str, dict], target_generator: dict,
+                 data_preprocessor: dict | nn.Module | None = None, token_fraction: float = 1.0) -> None:
         check_fraction(token_fraction)
         if isinstance(data_preprocessor, dict) or data_preprocessor is None:
             data_preprocessor = MODELS.build(dict(dict(type='SelfSupDataPreprocessor'), **(data_preprocessor or {})))
@@ -64,7 +66,7 @@ class MultiStudent(BaseModel):
             self.students[name] = student
 
     @classmethod
-    def check_students(cls, students: Dict[str, dict]) -> None:
+    def check_students(cls, students: dict[str, dict]) -> None:
         """See that names and kinds of students can be used, and that they share what has to be shared.
 
         Raises:
@@ -111,7 +113,7 @@ class MultiStudent(BaseModel):
             student.take_from(file, self.target_generator.block)
 
     def teach(self, inputs: Images,
-              data_samples: Optional[List[DataSample]] = None) -> Tuple[Tensor, QKV, Optional[Tensor]]:
+              data_samples: list[DataSample] | None = None) -> tuple[Tensor, QKV, Tensor | None]:
         """The teacher's pass.
 
         Args:
@@ -120,15 +122,15 @@ class MultiStudent(BaseModel):
             data_samples (list, optional): Where they come from.
 
         Returns:
-            tuple: The images, (B, 3, H, W); the teacher's q, k, v, each (B, M1, 1 + n, d1), no gradient; the patches that
-            the students see, (B, n), or None for all.
+            tuple: The images, (B, 3, H, W); the teacher's q, k, v, each (B, M1, 1 + n, d1), no gradient; the patches
+            that the students see, (B, n), or None for all.
         """
         images, teacher_images = student_and_teacher_views(inputs)  # each (B, 3, H, W)
         seen = choose_tokens(self, images, data_samples)  # (B, n), or None
         return images, self.target_generator(teacher_images, seen, data_samples), seen
 
     def train_step(self, data: dict, optim_wrapper: OptimWrapperDict,
-                   students: Optional[Dict[str, nn.Module]] = None) -> Dict[str, Tensor]:
+                   students: dict[str, nn.Module] | None = None) -> dict[str, Tensor]:
         """One batch for the teacher and for each student.
 
         Args:
@@ -156,8 +158,8 @@ class MultiStudent(BaseModel):
         name, student = next(iter(self.students.items()))
         return optim_wrapper[name].optim_context(student)
 
-    def learn(self, images: Tensor, teacher: QKV, seen: Optional[Tensor], optim_wrapper: OptimWrapperDict,
-              students: Dict[str, nn.Module]) -> Dict[str, Tensor]:
+    def learn(self, images: Tensor, teacher: QKV, seen: Tensor | None, optim_wrapper: OptimWrapperDict,
+              students: dict[str, nn.Module]) -> dict[str, Tensor]:
         """The students' turns, with what :meth:`teach` returns; other arguments as of :meth:`train_step`."""
         log = {}
         for name, student in students.items():
@@ -167,9 +169,10 @@ class MultiStudent(BaseModel):
                 loss, parts = self.parse_losses(losses)
                 optim_wrapper[name].update_params(loss)
             log.update(named(name, parts))
-        return dict(loss=sum(log[f'{name}.loss'].detach() for name in students), **log)
+        losses = [log[f'{name}.loss'].detach() for name in students]
+        return dict(loss=sum(losses[1:], losses[0]), **log)
 
-    def forward(self, inputs: Images, data_samples: Optional[List[DataSample]] = None, mode: str = 'tensor'):
+    def forward(self, inputs: Images, data_samples: list[DataSample] | None = None, mode: str = 'tensor'):
         """As of ``BaseSelfSupervisor``: ``'loss'`` gives losses, ``'tensor'`` features, both with students' names."""
         if mode == 'loss':
             return self.loss(inputs, data_samples)
@@ -177,12 +180,12 @@ class MultiStudent(BaseModel):
             return self.extract_feat(inputs)
         raise RuntimeError(f'Invalid mode "{mode}".')
 
-    def extract_feat(self, inputs: Tensor) -> Dict[str, Tuple[Tensor, ...]]:
+    def extract_feat(self, inputs: Images) -> dict[str, tuple[Tensor, ...]]:
         """Each student's features of images (B, 3, H, W)."""
         return {name: student.extract_feat(inputs) for name, student in self.students.items()}
 
-    def loss(self, inputs: Images, data_samples: Optional[List[DataSample]] = None, **kwargs) -> Dict[str, Tensor]:
-        """All students' losses, with their names, of one pass of the teacher; arguments as of ``RelationDistiller.loss``."""
+    def loss(self, inputs: Images, data_samples: list[DataSample] | None = None, **kwargs) -> dict[str, Tensor]:
+        """All students' losses, by their names, of one pass of the teacher; see ``RelationDistiller.loss``."""
         images, teacher, seen = self.teach(inputs, data_samples)  # (B, 3, H, W), each (B, M1, 1 + n, d1), (B, n)
         losses = {}
         for name, student in self.students.items():
@@ -191,12 +194,12 @@ class MultiStudent(BaseModel):
         return losses
 
 
-def named(name: str, values: Dict[str, Tensor]) -> Dict[str, Tensor]:
+def named(name: str, values: dict[str, Tensor]) -> dict[str, Tensor]:
     """Values by ``name.key``."""
     return {f'{name}.{key}': value for key, value in values.items()}
 
 
-def students_of(model: nn.Module) -> Dict[str, nn.Module]:
+def students_of(model: nn.Module) -> dict[str, nn.Module]:
     """What learns in a model, by what its figures are to begin with in a log: ``'tiny.'``; ``''`` where it is alone."""
     if isinstance(model, MultiStudent):
         return {f'{name}.': student for name, student in model.students.items()}

@@ -1,11 +1,11 @@
 """Random numbers for several students, each as in a run of its own."""
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Dict, Iterator, Optional, Sequence
 
 import torch
 from torch import Tensor
 
-States = Dict[str, Tensor]
+States = dict[str, Tensor]
 
 #: numbers of 32 bits that are counted when others drew from the CPU's generator; a data loader draws two an epoch
 MOST_WORDS = 64
@@ -28,7 +28,7 @@ class RandomStreams:
     """
 
     def __init__(self, names: Sequence[str]) -> None:
-        self.states: Dict[str, States] = {name: current_states() for name in names}
+        self.states: dict[str, States] = {name: current_states() for name in names}
 
     @contextmanager
     def of(self, name: str) -> Iterator[None]:
@@ -71,7 +71,7 @@ def set_states(states: States) -> None:
         torch.cuda.set_rng_state(states['cuda'])
 
 
-def count_words(before: Tensor, after: Tensor) -> Optional[int]:
+def count_words(before: Tensor, after: Tensor) -> int | None:
     """How many numbers of 32 bits take the CPU's generator from one state to another; None beyond MOST_WORDS."""
     generators = [torch.Generator(), torch.Generator()]
     for generator, state in zip(generators, (before, after)):
@@ -98,7 +98,7 @@ def draw(generator: torch.Generator, number: int) -> None:
     torch.empty(number, dtype=torch.int32).random_(generator=generator)
 
 
-def count_offset(before: Tensor, after: Tensor) -> Optional[int]:
+def count_offset(before: Tensor, after: Tensor) -> int | None:
     """How far a GPU's generator went from one state, (seed, offset), to another; None where it was seeded anew."""
     (seed, start), (other_seed, end) = (state.view(torch.int64).tolist() for state in (before, after))
     return end - start if seed == other_seed and end > start else None

@@ -1,5 +1,4 @@
 """``RelationBlock``: q, k, v of their own for distillation, thrown away afterwards."""
-from typing import Optional
 
 from einops import rearrange
 from mmengine.model import BaseModule
@@ -26,7 +25,7 @@ class RelationBlock(BaseModule):
         UserInputError: If the heads do not divide the width.
     """
 
-    def __init__(self, in_dims: int, num_heads: int, embed_dims: Optional[int] = None, init_cfg=None) -> None:
+    def __init__(self, in_dims: int, num_heads: int, embed_dims: int | None = None, init_cfg=None) -> None:
         super().__init__(init_cfg)
         embed_dims = embed_dims or -(-in_dims // num_heads) * num_heads
         if embed_dims % num_heads:

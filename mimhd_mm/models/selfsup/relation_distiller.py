@@ -1,5 +1,5 @@
 """``RelationDistiller``: what TinyMIM and MIM-HD share, distillation of the relations of one block."""
-from typing import Dict, List, Optional, Sequence, Tuple, Union
+from collections.abc import Sequence
 
 from mmengine.model import BaseModule
 from mmpretrain.models import BaseSelfSupervisor
@@ -13,14 +13,14 @@ from ..relation import QKV
 from ..views import check_fraction, draw_seen
 from .relation_block import RelationBlock
 
-Images = Union[Tensor, Sequence[Tensor]]
+Images = Tensor | Sequence[Tensor]
 
 
 class RelationDistiller(BaseSelfSupervisor):
     """Relations of a block of the student imitate those of a block of the teacher.
 
-    What the tapped q, k, v do not depend on, that block's output projection and MLP, gets no gradient from relations. It
-    is frozen where nothing else reaches it, so that ``find_unused_parameters`` is not needed.
+    What the tapped q, k, v do not depend on, that block's output projection and MLP, gets no gradient from relations.
+    It is frozen where nothing else reaches it, so that ``find_unused_parameters`` is not needed.
 
     Head counts of ``head`` follow from the networks and are filled in.
 
@@ -41,22 +41,23 @@ class RelationDistiller(BaseSelfSupervisor):
         UserInputError: If student and teacher see different grids of patches, or ``token_fraction`` is out of range.
     """
 
-    def __init__(self, backbone: dict, target_generator: dict, head: dict, neck: Optional[dict] = None,
-                 token_fraction: float = 1.0, relation_block: Optional[dict] = None, **kwargs) -> None:
+    def __init__(self, backbone: dict, target_generator: dict, head: dict, neck: dict | None = None,
+                 token_fraction: float = 1.0, relation_block: dict | None = None, **kwargs) -> None:
         check_fraction(token_fraction)
         student, teacher = build_networks(backbone, target_generator)
+        extra: RelationBlock | None = None
         if relation_block is not None:
-            relation_block = MODELS.build(dict(
+            extra = MODELS.build(dict(
                 dict(type='RelationBlock', in_dims=student.embed_dims, num_heads=teacher.relation_heads),
                 **relation_block))
         elif neck is None:
             student.freeze_beyond_relation()
-        student_heads, student_dims = (relation_block.num_heads, relation_block.embed_dims) if relation_block else (
+        student_heads, student_dims = (extra.num_heads, extra.embed_dims) if extra else (
             student.relation_heads, student.embed_dims)
         head = dict(dict(student_heads=student_heads, teacher_heads=teacher.relation_heads, student_dims=student_dims,
                          teacher_dims=teacher.embed_dims), **head)
         super().__init__(backbone=student, neck=neck, head=head, target_generator=teacher, **kwargs)
-        self.relation_block: Optional[RelationBlock] = relation_block
+        self.relation_block = extra
         self.token_fraction = token_fraction
 
     def init_weights(self) -> None:
@@ -83,18 +84,18 @@ class RelationDistiller(BaseSelfSupervisor):
         for matcher in self.head.matchers.values():
             matcher.check_teacher(file.sha256, block)
 
-    def forward(self, inputs: Images, data_samples: Optional[List[DataSample]] = None, mode: str = 'tensor',
-                teacher: Optional[QKV] = None, seen: Optional[Tensor] = None):
+    def forward(self, inputs: Images, data_samples: list[DataSample] | None = None, mode: str = 'tensor',
+                teacher: QKV | None = None, seen: Tensor | None = None):
         """As the parent's; with q, k, v of a ``teacher`` that is run elsewhere, ``'loss'`` is :meth:`distil`."""
         if mode == 'loss' and teacher is not None:
-            return self.distil(inputs, teacher, seen)
+            return self.distil(student_and_teacher_views(inputs)[0], teacher, seen)
         return super().forward(inputs, data_samples, mode)
 
     def extract_feat(self, inputs: Tensor):
         """The student's features, as its ``VisionTransformer.forward`` gives them."""
         return self.backbone(inputs)
 
-    def loss(self, inputs: Images, data_samples: Optional[List[DataSample]] = None, **kwargs) -> Dict[str, Tensor]:
+    def loss(self, inputs: Images, data_samples: list[DataSample] | None = None, **kwargs) -> dict[str, Tensor]:
         """Show the images to the teacher, and let the student imitate it: :meth:`distil`.
 
         Args:
@@ -110,7 +111,7 @@ class RelationDistiller(BaseSelfSupervisor):
         teacher = self.target_generator(teacher_images, seen, data_samples)  # each (B, M1, 1 + n, d1), no gradient
         return self.distil(images, teacher, seen)
 
-    def distil(self, images: Tensor, teacher: QKV, seen: Optional[Tensor] = None) -> Dict[str, Tensor]:
+    def distil(self, images: Tensor, teacher: QKV, seen: Tensor | None = None) -> dict[str, Tensor]:
         """Eqs. 1 and 7: ``L = L_R^QK + L_R^VV``.
 
         Args:
@@ -124,7 +125,7 @@ class RelationDistiller(BaseSelfSupervisor):
         _, student = self.tap(images, seen, need_tokens=False)  # each (B, M2, 1 + n, d2)
         return self.head.loss(student, teacher)
 
-    def tap(self, images: Tensor, seen: Optional[Tensor], *, need_tokens: bool) -> Tuple[Optional[Tensor], QKV]:
+    def tap(self, images: Tensor, seen: Tensor | None, *, need_tokens: bool) -> tuple[Tensor | None, QKV]:
         """The student's tokens (B, 1 + n, D), if needed, and the q, k, v to compare, each (B, M2, 1 + n, d2)."""
         if self.relation_block is None:
             return self.backbone.forward_relation(images, need_tokens=need_tokens, seen=seen)
@@ -132,7 +133,7 @@ class RelationDistiller(BaseSelfSupervisor):
         return tokens, self.relation_block(tokens)
 
 
-def choose_tokens(model: BaseModule, images: Tensor, data_samples: Optional[List[DataSample]]) -> Optional[Tensor]:
+def choose_tokens(model: BaseModule, images: Tensor, data_samples: list[DataSample] | None) -> Tensor | None:
     """The patches of images (B, 3, H, W) that the student sees: (B, n) numbers, or None for all of them.
 
     Args:
@@ -147,7 +148,7 @@ def choose_tokens(model: BaseModule, images: Tensor, data_samples: Optional[List
     return draw_seen(len(images), rows * columns, model.token_fraction, device=images.device)
 
 
-def student_and_teacher_views(inputs: Images) -> Tuple[Tensor, Tensor]:
+def student_and_teacher_views(inputs: Images) -> tuple[Tensor, Tensor]:
     """What each network is shown, (B, 3, H, W) twice: the same images, unless the pipeline made two views.
 
     Raises:
@@ -156,13 +157,13 @@ def student_and_teacher_views(inputs: Images) -> Tuple[Tensor, Tensor]:
     if isinstance(inputs, Tensor):
         return inputs, inputs
     if len(inputs) != 2:
-        raise UserInputError(f'The pipeline made {len(inputs)} views of an image; give one, or the student\'s and the '
-                             f'teacher\'s, as StudentColorJitter does.')
-    return tuple(inputs)
+        raise UserInputError(f"The pipeline made {len(inputs)} views of an image; give one, or the student's and the "
+                             f"teacher's, as StudentColorJitter does.")
+    return inputs[0], inputs[1]
 
 
-def build_networks(backbone: Union[dict, BaseModule],
-                   target_generator: Union[dict, BaseModule]) -> Tuple[BaseModule, BaseModule]:
+def build_networks(backbone: dict | BaseModule,
+                   target_generator: dict | BaseModule) -> tuple[BaseModule, BaseModule]:
     """Student and teacher from their configs; what is built already stays.
 
     Raises:

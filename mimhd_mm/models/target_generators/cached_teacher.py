@@ -1,7 +1,6 @@
 """``CachedTeacher``: q, k, v that a teacher gave once, read from a file."""
 import json
 from pathlib import Path
-from typing import List, Optional, Tuple, Union
 
 import torch
 from mmengine.logging import print_log
@@ -52,10 +51,10 @@ class CachedTeacher(BaseModule):
         UserInputError: If the file cannot be used or was made with other settings.
     """
 
-    def __init__(self, cache: str, checkpoint: Optional[str] = None, arch: Union[str, dict] = 'large',
-                 img_size: Union[int, Tuple[int, int]] = 224, patch_size: int = 16, block: int = 18,
-                 dtype: Optional[str] = None, token_fraction: Union[float, str] = 'same',
-                 init_cfg: Optional[dict] = None) -> None:
+    def __init__(self, cache: str, checkpoint: str | None = None, arch: str | dict = 'large',
+                 img_size: int | tuple[int, int] = 224, patch_size: int = 16, block: int = 18,
+                 dtype: str | None = None, token_fraction: float | str = 'same',
+                 init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
         MAETeacher.check_token_fraction(token_fraction)
         self.cache = TeacherCache(cache)
@@ -86,10 +85,10 @@ class CachedTeacher(BaseModule):
         return self.arch['embed_dims']
 
     @property
-    def patch_resolution(self) -> Tuple[int, int]:
+    def patch_resolution(self) -> tuple[int, int]:
         """Rows and columns of patches."""
         sides = (self.img_size, self.img_size) if isinstance(self.img_size, int) else self.img_size
-        return tuple(side // self.patch_size for side in sides)
+        return sides[0] // self.patch_size, sides[1] // self.patch_size
 
     def check_tokens(self, token_fraction: float) -> None:
         """See that the file serves a student that sees this share of the patches.
@@ -109,7 +108,7 @@ class CachedTeacher(BaseModule):
                 f"{token_fraction} and model.target_generator.token_fraction is 'same'; set it to 1.0, or make another "
                 f'file with {TOOL} --token-fraction {token_fraction}.')
 
-    def chosen_tokens(self, data_samples: Optional[List[DataSample]], token_fraction: float) -> Optional[Tensor]:
+    def chosen_tokens(self, data_samples: list[DataSample] | None, token_fraction: float) -> Tensor | None:
         """Patches of each image that the teacher saw, (B, n) numbers; None where it saw all.
 
         Args:
@@ -122,7 +121,7 @@ class CachedTeacher(BaseModule):
         self.check_tokens(token_fraction)
         return self.cache.seen(*self.places(data_samples)).to(self.here.device) if self.cache.partial else None
 
-    def places(self, data_samples: Optional[List[DataSample]]) -> Tuple[List[int], List[int]]:
+    def places(self, data_samples: list[DataSample] | None) -> tuple[list[int], list[int]]:
         """Numbers of the images and of their views, B each.
 
         Raises:
@@ -172,8 +171,8 @@ class CachedTeacher(BaseModule):
         return file
 
     @torch.no_grad()
-    def forward(self, images: Tensor, seen: Optional[Tensor] = None,
-                data_samples: Optional[List[DataSample]] = None) -> QKV:
+    def forward(self, images: Tensor, seen: Tensor | None = None,
+                data_samples: list[DataSample] | None = None) -> QKV:
         """q, k, v of the tapped block, as the file holds them.
 
         Args:

@@ -1,6 +1,5 @@
 """``MAETeacher``: a frozen masked autoencoder's encoder, up to the q, k, v of one block."""
-from contextlib import nullcontext
-from typing import ContextManager, List, Optional, Tuple, Union
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from mmengine.logging import print_log
@@ -49,9 +48,9 @@ class MAETeacher(BaseModule):
 
     DTYPES = {None: None, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
 
-    def __init__(self, checkpoint: Optional[str], arch: Union[str, dict] = 'large', img_size: int = 224,
-                 patch_size: int = 16, block: int = 18, dtype: Optional[str] = None,
-                 token_fraction: Union[float, str] = 'same', init_cfg: Optional[dict] = None) -> None:
+    def __init__(self, checkpoint: str | None, arch: str | dict = 'large', img_size: int = 224,
+                 patch_size: int = 16, block: int = 18, dtype: str | None = None,
+                 token_fraction: float | str = 'same', init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
         if dtype not in self.DTYPES:
             raise UserInputError(f'Unknown dtype {dtype!r} of the teacher; choose from '
@@ -64,7 +63,7 @@ class MAETeacher(BaseModule):
         self.patch_size = patch_size
         self.block = block
         self.dtype = self.DTYPES[dtype]
-        self.sha256: Optional[str] = None
+        self.sha256: str | None = None
         self.encoder = self.build_encoder()
         if self.dtype:
             for module in self.encoder.modules():  # norms, positions and [class] stay as autocast leaves them
@@ -75,7 +74,7 @@ class MAETeacher(BaseModule):
         keep_out_of_checkpoints(self, lambda name: True)
 
     @staticmethod
-    def check_token_fraction(token_fraction: Union[float, str]) -> None:
+    def check_token_fraction(token_fraction: float | str) -> None:
         """Check what a teacher's ``token_fraction`` may be.
 
         Raises:
@@ -102,11 +101,11 @@ class MAETeacher(BaseModule):
         return self.arch['embed_dims']
 
     @property
-    def patch_resolution(self) -> Tuple[int, int]:
+    def patch_resolution(self) -> tuple[int, int]:
         """Rows and columns of patches of the image size configured."""
         return tuple(self.encoder.patch_resolution)
 
-    def chosen_tokens(self, data_samples: Optional[List[DataSample]], token_fraction: float) -> Optional[Tensor]:
+    def chosen_tokens(self, data_samples: list[DataSample] | None, token_fraction: float) -> Tensor | None:
         """Patches of each image that were chosen before, (B, n) numbers; None here: the algorithm chooses.
 
         Args:
@@ -152,8 +151,8 @@ class MAETeacher(BaseModule):
         return super().train(False)
 
     @torch.no_grad()
-    def forward(self, images: Tensor, seen: Optional[Tensor] = None,
-                data_samples: Optional[List[DataSample]] = None) -> QKV:
+    def forward(self, images: Tensor, seen: Tensor | None = None,
+                data_samples: list[DataSample] | None = None) -> QKV:
         """q, k, v of the tapped block.
 
         Args:
@@ -169,6 +168,6 @@ class MAETeacher(BaseModule):
                 return self.encoder.forward_relation(images, seen=seen)[1]
             return self.encoder.forward_relation(images)[1].take(seen)
 
-    def precision(self, images: Tensor) -> ContextManager:
+    def precision(self, images: Tensor) -> AbstractContextManager:
         """Autocast for weights of type ``dtype``, where there is one."""
         return nullcontext() if self.dtype is None else torch.autocast(images.device.type, self.dtype)

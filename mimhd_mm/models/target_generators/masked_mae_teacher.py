@@ -22,7 +22,7 @@ class MaskedMAETeacher(MAETeacher):
                             stop_at_feature=True)
 
     @torch.no_grad()
-    def forward(self, images: Tensor, ids_keep: Tensor) -> Tensor:
+    def forward(self, images: Tensor, ids_keep: Tensor) -> Tensor:  # type: ignore[override]
         """Tokens of the tapped block.
 
         Args:

@@ -8,9 +8,9 @@ import json
 import math
 import os
 import struct
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Dict, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
@@ -46,10 +46,10 @@ class CacheSettings:
     teacher: str
     sha256: str
     arch: dict
-    img_size: Union[int, list]
+    img_size: int | list
     patch_size: int
     block: int
-    dtype: Optional[str]
+    dtype: str | None
     token_fraction: float
     num_views: int
     view_seed: int
@@ -57,12 +57,12 @@ class CacheSettings:
     preprocessor: dict
     pixels: str
 
-    def to_metadata(self) -> Dict[str, str]:
+    def to_metadata(self) -> dict[str, str]:
         """For the header of a file."""
         return dict(format=FORMAT, **{key: json.dumps(value) for key, value in asdict(self).items()})
 
     @classmethod
-    def from_metadata(cls, metadata: Dict[str, str]) -> 'CacheSettings':
+    def from_metadata(cls, metadata: dict[str, str]) -> 'CacheSettings':
         """The inverse.
 
         Raises:
@@ -74,7 +74,7 @@ class CacheSettings:
         return cls(**{field.name: json.loads(metadata[field.name]) for field in fields(cls)})
 
 
-def header_of(settings: CacheSettings, shape: Sequence[int], num_seen: Optional[int]) -> Tuple[bytes, int]:
+def header_of(settings: CacheSettings, shape: Sequence[int], num_seen: int | None) -> tuple[bytes, int]:
     """The beginning of a file, padded so that the tensors begin at a multiple of 8 bytes, and the bytes of the whole.
 
     Args:
@@ -108,7 +108,7 @@ class TeacherCache:
         UserInputError: If the file is missing, of another format or cut short.
     """
 
-    def __init__(self, path: Union[str, Path]) -> None:
+    def __init__(self, path: str | Path) -> None:
         self.path = str(path)
         try:
             with open(path, 'rb') as file:
@@ -137,7 +137,7 @@ class TeacherCache:
             raise UserInputError(f'{self.path!r} has {os.path.getsize(path)} bytes and its header says {size}; copy it '
                                  f'again, or write it again with {TOOL}.')
         self._places = places
-        self._maps: Dict[str, np.ndarray] = {}
+        self._maps: dict[str, np.ndarray] = {}
 
     def qkv(self, images: Sequence[int], views: Sequence[int]) -> Tensor:
         """q, k and v for views of images, B numbers each: (B, 3, M1, 1 + n, d1) bfloat16."""

@@ -1,6 +1,7 @@
 """List the settings in which configs differ, key by key."""
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any
 
 from mmengine.config import Config
 
@@ -13,7 +14,7 @@ ABSENT = '–'
 MAX_GROUP = 80  # characters of a group of settings that is written out
 
 
-def differences(configs: List[Config]) -> List[Tuple[str, List[str]]]:
+def differences(configs: list[Config]) -> list[tuple[str, list[str]]]:
     """Settings that are not the same in all configs, by key.
 
     Returns:
@@ -35,7 +36,7 @@ def cleaned(value: Any) -> Any:
     return value
 
 
-def compare(key: str, values: List[Any]) -> Iterator[Tuple[str, List[str]]]:
+def compare(key: str, values: list[Any]) -> Iterator[tuple[str, list[str]]]:
     """What differs at and below a key; ``ABSENT`` stands for no value."""
     present = [value for value in values if value is not ABSENT]
     if len(present) == len(values) and all(value == values[0] for value in values):
@@ -57,7 +58,7 @@ def written(value: Any) -> str:
     return text
 
 
-def shipped_config(run: Run) -> Optional[Tuple[str, Config, str]]:
+def shipped_config(run: Run) -> tuple[str, Config, str] | None:
     """The config of this project that a run is best compared with: of the same name, or the nearest.
 
     Returns:
@@ -75,7 +76,7 @@ def shipped_config(run: Run) -> Optional[Tuple[str, Config, str]]:
     for part in ([file for file in files if file.parent.name == 'mini'],
                  [file for file in files if file.parent.name != 'mini']):
         read = {file: read_dumped(file) for file in part}
-        alike: Dict[Path, Config] = {file: config for file, config in read.items()
+        alike: dict[Path, Config] = {file: config for file, config in read.items()
                                      if config is not None and model_type(config) == model_type(run.config)}
         if alike:
             nearest = min(alike, key=lambda file: len(differences([run.config, alike[file]])))

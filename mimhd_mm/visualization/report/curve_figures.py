@@ -1,6 +1,5 @@
 """Curves of several runs in one figure a number, what they mean, and in which order they are read."""
 import re
-from typing import Dict, List, Optional, Tuple
 
 from ..routing import FIGURES, relation_name
 from .figures import Figure, content, escape, go, slug, thin
@@ -31,7 +30,7 @@ MEANING = (
 )
 
 
-def curve_figure(runs: List[Run], key: str) -> Figure:
+def curve_figure(runs: list[Run], key: str) -> Figure:
     """One number through training, of every run that has it."""
     figure, summary = go.Figure(), []
     axis = next(run.curves[key].axis for run in runs if key in run.curves)
@@ -47,7 +46,7 @@ def curve_figure(runs: List[Run], key: str) -> Figure:
                   content(figure), summary)
 
 
-def knn_figure(runs: List[Run], key: str) -> Figure:
+def knn_figure(runs: list[Run], key: str) -> Figure:
     """k-NN accuracy, with the untrained student's and the teacher's as lines to compare with.
 
     The untrained student's is also the curve's first point, at epoch 0. A level that is the same for all runs is
@@ -99,7 +98,7 @@ def layout(axis: str) -> dict:
                 xaxis=dict(title=dict(text=axis), rangemode='tozero'), yaxis=dict(automargin=True, tickformat='~g'))
 
 
-def summarise(name: str, points: List[Tuple[int, Optional[float]]]) -> tuple:
+def summarise(name: str, points: list[tuple[int, float | None]]) -> tuple:
     """Name, number of points, and (step, value) of the first, last, lowest and highest finite one, None without any."""
     finite = [point for point in points if point[1] is not None]
     if not finite:
@@ -108,7 +107,7 @@ def summarise(name: str, points: List[Tuple[int, Optional[float]]]) -> tuple:
     return (name, len(points), (finite[0], finite[-1], lowest, highest))
 
 
-def describe(title: str, axis: str, summary: List[tuple]) -> str:
+def describe(title: str, axis: str, summary: list[tuple]) -> str:
     """A figure of curves in words."""
     parts = [f'{name}: no finite value' if first is None else
              f'{name}: from {first[1]:.4g} at {axis} {first[0]} to {last[1]:.4g} at {axis} {last[0]}'
@@ -133,13 +132,13 @@ def meaning_of(key: str) -> str:
         key.startswith(start) and start not in ('loss', 'lr', 'time'))), '')
 
 
-def group_keys(runs: List[Run]) -> Dict[str, List[str]]:
+def group_keys(runs: list[Run]) -> dict[str, list[str]]:
     """Heading -> keys of its curves, in order; headings without any are left out."""
     curves = {key: curve for run in reversed(runs) for key, curve in run.curves.items()}
     if all('lr' in run.curves and run.curves['lr'].points == run.curves['base_lr'].points
            for run in runs if 'base_lr' in run.curves):
         curves.pop('base_lr', None)
-    groups: Dict[str, List[str]] = {title: [] for title in ('Learning', 'Head sharing', 'Validation',
+    groups: dict[str, list[str]] = {title: [] for title in ('Learning', 'Head sharing', 'Validation',
                                                             'Gradients and speed')}
     for key in sorted(set(curves) - {'knn/untrained', 'knn/teacher'}, key=reading_order):
         title = 'Validation' if curves[key].group == 'validation' else 'Head sharing' if key.startswith('head_') else \

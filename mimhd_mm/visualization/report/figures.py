@@ -6,8 +6,9 @@ The page sets colours, because they depend on its light or dark theme: a trace n
 import html
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Dict, Sequence
+from typing import Any
 
 from ...errors import UserInputError
 
@@ -34,7 +35,7 @@ class Figure:
     title: str
     text: str
     meaning: str
-    content: Dict[str, Any]
+    content: dict[str, Any]
     summary: Sequence[tuple] = ()
 
 
@@ -54,7 +55,7 @@ def plotly_source() -> str:
     return get_plotlyjs()
 
 
-def content(figure: 'go.Figure') -> Dict[str, Any]:
+def content(figure: 'go.Figure') -> dict[str, Any]:
     """A figure as plotly.js takes it, without plotly's own template, which the page's colours replace."""
     content = figure.to_plotly_json()
     content['layout'].pop('template', None)

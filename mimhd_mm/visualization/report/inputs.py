@@ -1,8 +1,8 @@
 """Check the arguments of a report (work dirs, names, tables, the file to write) before long work."""
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import List, Sequence, Tuple
 
 from ...errors import UserInputError
 from .runs import is_run
@@ -25,7 +25,7 @@ def check_target(target: Path, overwrite: bool) -> None:
                              f'be made in; name a file in one with -o.')
 
 
-def resolve(work_dirs: Sequence[str]) -> Tuple[List[Path], List[ReportTable]]:
+def resolve(work_dirs: Sequence[str]) -> tuple[list[Path], list[ReportTable]]:
     """The runs of the given folders and the tables that lie in them.
 
     Raises:
@@ -57,7 +57,7 @@ def resolve(work_dirs: Sequence[str]) -> Tuple[List[Path], List[ReportTable]]:
     return folders, tables
 
 
-def check_names(names: Sequence[str], folders: List[Path]) -> List[str]:
+def check_names(names: Sequence[str], folders: list[Path]) -> list[str]:
     """Names as they were given.
 
     Raises:
@@ -69,7 +69,7 @@ def check_names(names: Sequence[str], folders: List[Path]) -> List[str]:
     return list(names)
 
 
-def name_folders(folders: List[Path]) -> List[str]:
+def name_folders(folders: list[Path]) -> list[str]:
     """The shortest endings of the paths that tell them apart; run_table's folder ``pretrain`` is called as its row.
 
     Of long names that are built alike, what all have in common is left out: a card tells the whole path.

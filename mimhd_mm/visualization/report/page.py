@@ -3,9 +3,10 @@ import base64
 import hashlib
 import io
 import os
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -37,8 +38,8 @@ TOOL_ALTERNATIVES = dict(
                             'more attention, each map scaled to its own largest value.')
 
 
-def write_report(work_dirs: Sequence[str], out: str, names: Optional[Sequence[str]] = None,
-                 tables: Sequence[str] = (), max_pictures: int = 6, overwrite: bool = False) -> Tuple[int, int]:
+def write_report(work_dirs: Sequence[str], out: str, names: Sequence[str] | None = None,
+                 tables: Sequence[str] = (), max_pictures: int = 6, overwrite: bool = False) -> tuple[int, int]:
     """Read work dirs and write the page.
 
     Args:
@@ -70,7 +71,7 @@ def write_report(work_dirs: Sequence[str], out: str, names: Optional[Sequence[st
     return len(runs), write_text(target, text)
 
 
-def render(runs: List[Run], tables: List[ReportTable], max_pictures: int) -> str:
+def render(runs: list[Run], tables: list[ReportTable], max_pictures: int) -> str:
     """The page."""
     groups = {title: [figure_of(runs, key) for key in keys] for title, keys in group_keys(runs).items()}
     routing = routings(runs)
@@ -101,12 +102,12 @@ def render(runs: List[Run], tables: List[ReportTable], max_pictures: int) -> str
         hashes=[sha256(plotly), sha256(script)], data=Markup(to_json(data)))
 
 
-def figure_of(runs: List[Run], key: str) -> Figure:
+def figure_of(runs: list[Run], key: str) -> Figure:
     """The figure of a key of the log."""
     return knn_figure(runs, key) if key.startswith('knn/') else curve_figure(runs, key)
 
 
-def card(run: Run, number: int) -> Dict[str, Any]:
+def card(run: Run, number: int) -> dict[str, Any]:
     """A run at a glance."""
     config = run.config or {}
     lengths = config.get('train_cfg') or {}
@@ -127,7 +128,7 @@ def card(run: Run, number: int) -> Dict[str, Any]:
                 replaced=run.replaced, started=run.starts[0].name)
 
 
-def read_pictures(run: Run, number: int, kind: str, most: int) -> List[Dict[str, Any]]:
+def read_pictures(run: Run, number: int, kind: str, most: int) -> list[dict[str, Any]]:
     """The pictures of a kind, one entry a student, as data URIs by iteration; a file that does not decode is named."""
     entries = []
     for (found, student), files in sorted(run.pictures.items()):
@@ -145,7 +146,7 @@ def read_pictures(run: Run, number: int, kind: str, most: int) -> List[Dict[str,
     return entries
 
 
-def read_picture(file: Path) -> Dict[str, Any]:
+def read_picture(file: Path) -> dict[str, Any]:
     """A PNG file for the page, as WebP, which is several times smaller.
 
     Raises:
@@ -159,7 +160,7 @@ def read_picture(file: Path) -> Dict[str, Any]:
                 height=height, file=file.name)
 
 
-def compare(runs: List[Run]) -> Dict[str, Any]:
+def compare(runs: list[Run]) -> dict[str, Any]:
     """Differences of the runs' configs, or of the only run's config to the nearest that comes with this project."""
     unreadable = [run.name for run in runs if run.config is None]
     readable = [run for run in runs if run.config is not None]
@@ -175,7 +176,7 @@ def compare(runs: List[Run]) -> Dict[str, Any]:
     return result
 
 
-def environment_rows(runs: List[Run]) -> List[Tuple[str, List[str]]]:
+def environment_rows(runs: list[Run]) -> list[tuple[str, list[str]]]:
     """Key -> one value a run, in the order of the logs; the commit first."""
     keys = list(dict.fromkeys(['commit', *(key for run in runs for key in run.environment)]))
     return [(key, [run.environment.get(key, 'not recorded') for run in runs]) for key in keys]

@@ -1,7 +1,6 @@
 """Heat maps of the head weights, at one time and over training."""
 import math
 from dataclasses import dataclass
-from typing import Dict, List, Optional, Tuple
 
 from ..routing import FIGURES, relation_name
 from .figures import Figure, content, go, slug, thin
@@ -28,17 +27,17 @@ class Routing:
     title: str
     map: Figure
     history: Figure
-    readings: List[Tuple[int, List[List[float]]]]
+    readings: list[tuple[int, list[list[float]]]]
     left_out: int
-    figures: Dict[str, List[Optional[float]]]
+    figures: dict[str, list[float | None]]
 
 
-def routings(runs: List[Run]) -> List[Routing]:
+def routings(runs: list[Run]) -> list[Routing]:
     """Heat maps of every run, pair and student that has readings, at one time and through time.
 
     With balanced weights the sums over student heads are equal by construction, so only single weights show changes.
     """
-    series: Dict[tuple, List[dict]] = {}
+    series: dict[tuple, list[dict]] = {}
     for number, run in enumerate(runs):
         for reading in run.weights:
             series.setdefault((number, reading['pair'], reading.get('student', '')), []).append(reading)
@@ -56,7 +55,7 @@ def routings(runs: List[Run]) -> List[Routing]:
     return found
 
 
-def figures_of(readings: List[dict]) -> Dict[str, List[Optional[float]]]:
+def figures_of(readings: list[dict]) -> dict[str, list[float | None]]:
     """What the readings say of W in a number each, by name; None where it is missing or not finite."""
     return {name: [value if isinstance(value := reading.get(name), (int, float)) and math.isfinite(value) else None
                    for reading in readings]
@@ -81,7 +80,7 @@ def weight_map(name: str, run: Run, title: str, reading: dict, top: float) -> Fi
     return Figure(f'weights-{name}', title, text, '', content(figure))
 
 
-def history_map(name: str, run: Run, title: str, readings: List[dict], top: float) -> Figure:
+def history_map(name: str, run: Run, title: str, readings: list[dict], top: float) -> Figure:
     """All of W, one line a pair of a student head and a teacher head, iterations to the right; see :func:`routings`."""
     students, teachers = len(readings[0]['W']), len(readings[0]['W'][0])
     iterations = [reading['iter'] for reading in readings]
@@ -111,7 +110,7 @@ def history_map(name: str, run: Run, title: str, readings: List[dict], top: floa
     return Figure(f'history-{name}', title, text, '', content(figure))
 
 
-def strongest(row: list) -> Optional[int]:
+def strongest(row: list) -> int | None:
     """The teacher head with the largest share, None where that is not finite."""
     return None if None in row else row.index(max(row))
 

@@ -4,10 +4,10 @@ import math
 import pickle
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Dict, Iterator, List, Optional, Tuple
 
 from mmengine.config import Config
 
@@ -37,7 +37,7 @@ class RunCurve:
     """
     axis: str
     group: str
-    points: Dict[int, Optional[float]] = field(default_factory=dict)
+    points: dict[int, float | None] = field(default_factory=dict)
 
 
 @dataclass
@@ -59,17 +59,17 @@ class Run:
     """
     name: str
     folder: Path
-    starts: List[Path]
+    starts: list[Path]
     replaced: int
-    config: Optional[Config]
-    curves: Dict[str, RunCurve] = field(default_factory=dict)
-    weights: List[dict] = field(default_factory=list)
-    pictures: Dict[Tuple[str, str], Dict[Optional[int], Path]] = field(default_factory=dict)
-    environment: Dict[str, str] = field(default_factory=dict)
-    warnings: List[Tuple[str, int]] = field(default_factory=list)
+    config: Config | None
+    curves: dict[str, RunCurve] = field(default_factory=dict)
+    weights: list[dict] = field(default_factory=list)
+    pictures: dict[tuple[str, str], dict[int | None, Path]] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
+    warnings: list[tuple[str, int]] = field(default_factory=list)
     hours: float = 0.
 
-    def last(self, key: str) -> Optional[float]:
+    def last(self, key: str) -> float | None:
         """The last finite value of a curve, None without one."""
         finite = [value for value in self.curves[key].points.values() if value is not None] if key in self.curves \
             else []
@@ -97,7 +97,7 @@ def read_run(folder: Path, name: str) -> Run:
     # a training that did not resume what was there has nothing to do with it
     first = max((i for i, start in enumerate(starts) if i and not was_resumed(configs[start])), default=0)
     run = Run(name, folder, starts[first:], first, configs[starts[-1]])
-    weights: Dict[Tuple[str, str], Dict[int, dict]] = {}
+    weights: dict[tuple[str, str], dict[int, dict]] = {}
     for start in run.starts:
         for key, curve in read_curves(lines[start], configs[start]).items():
             run.curves[key] = curve if key not in run.curves else \
@@ -124,7 +124,7 @@ def join(old: dict, new: dict) -> dict:
     return {**{step: value for step, value in old.items() if step < begin}, **new}
 
 
-def json_lines(file: Path) -> List[dict]:
+def json_lines(file: Path) -> list[dict]:
     """The objects of a file with one a line; incomplete lines are left out."""
     entries = []
     for line in file.read_text(errors='replace').splitlines():
@@ -137,7 +137,7 @@ def json_lines(file: Path) -> List[dict]:
     return entries
 
 
-def read_dumped(file: Path) -> Optional[Config]:
+def read_dumped(file: Path) -> Config | None:
     """Read a config that mmengine dumped, without importing its modules; None if that fails."""
     try:
         return Config.fromfile(file, import_custom_modules=False)
@@ -145,19 +145,19 @@ def read_dumped(file: Path) -> Optional[Config]:
         return None
 
 
-def was_resumed(config: Optional[Config]) -> bool:
+def was_resumed(config: Config | None) -> bool:
     """Whether a start resumed the run; assumed if its config is missing."""
     return config is None or bool(config.get('resume'))
 
 
-def read_curves(lines: List[dict], config: Optional[Config]) -> Dict[str, RunCurve]:
+def read_curves(lines: list[dict], config: Config | None) -> dict[str, RunCurve]:
     """Key -> curve of one start.
 
     Training lines say their iteration. The probe counts in epochs, validation in what the config's logger is told to.
     """
     logger = ((config or {}).get('default_hooks') or {}).get('logger') or {}
     by_epoch = logger.get('log_metric_by_epoch', True)
-    curves: Dict[str, RunCurve] = {}
+    curves: dict[str, RunCurve] = {}
     for line in lines:
         step = line.get('step')
         if not isinstance(step, int):
@@ -174,9 +174,9 @@ def read_curves(lines: List[dict], config: Optional[Config]) -> Dict[str, RunCur
     return curves
 
 
-def read_weights(file: Path) -> Dict[Tuple[str, str], Dict[int, dict]]:
+def read_weights(file: Path) -> dict[tuple[str, str], dict[int, dict]]:
     """Pair, student -> iteration -> reading of ``HeadRoutingHook``."""
-    readings: Dict[Tuple[str, str], Dict[int, dict]] = {}
+    readings: dict[tuple[str, str], dict[int, dict]] = {}
     try:
         lines = read_head_weights(file)
     except UserInputError:  # no file, or no whole line in it yet
@@ -187,9 +187,9 @@ def read_weights(file: Path) -> Dict[Tuple[str, str], Dict[int, dict]]:
     return readings
 
 
-def read_pictures(folder: Path) -> Dict[Tuple[str, str], Dict[int, Path]]:
+def read_pictures(folder: Path) -> dict[tuple[str, str], dict[int, Path]]:
     """Kind, student -> iteration -> file, of what the hooks have drawn."""
-    pictures: Dict[Tuple[str, str], Dict[int, Path]] = {}
+    pictures: dict[tuple[str, str], dict[int, Path]] = {}
     for kind in PICTURES:
         for file in folder.glob(f'{kind}*.png'):
             match = re.fullmatch(rf'{kind}(?:-(.+))?_(\d+)', file.stem)
@@ -234,7 +234,7 @@ def without_names(warning: str) -> str:
     return re.sub(r'^\w+(\.\w+)+ is skipped', '(parameter) is skipped', warning)
 
 
-def hours_between(times: List[str]) -> float:
+def hours_between(times: list[str]) -> float:
     """Between the first and the last time of a log."""
     try:
         first, last = (datetime.strptime(time, '%Y/%m/%d %H:%M:%S') for time in (times[0], times[-1]))
@@ -243,7 +243,7 @@ def hours_between(times: List[str]) -> float:
     return (last - first).total_seconds() / 3600
 
 
-def read_checkpoint(folder: Path) -> Dict[str, str]:
+def read_checkpoint(folder: Path) -> dict[str, str]:
     """Commit and teacher as the last checkpoint tells them; the commit as run_table noted it where it did."""
     found = {}
     checkpoint = newest_checkpoint(folder)

@@ -2,7 +2,6 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Dict, List, Optional
 
 from ...errors import UserInputError
 from ...evaluation.tasks import COLUMNS, PAPER
@@ -12,7 +11,7 @@ from ...evaluation.tasks import COLUMNS, PAPER
 class Cell:
     """What stands in a cell: a text, and the exact number where it is one."""
     text: str
-    value: Optional[float] = None
+    value: float | None = None
 
 
 @dataclass
@@ -28,18 +27,18 @@ class ReportTable:
     """
     title: str
     source: str
-    header: List[str]
-    rows: List[List[Cell]]
-    notes: Dict[str, str] = field(default_factory=dict)
+    header: list[str]
+    rows: list[list[Cell]]
+    notes: dict[str, str] = field(default_factory=dict)
 
 
-def find_tables(folder: Path) -> List[ReportTable]:
+def find_tables(folder: Path) -> list[ReportTable]:
     """Tables in a work dir and in the folders right below it."""
     files = sorted({*folder.glob('*.json'), *folder.glob('*/table.json')})
     return [table for table in map(parse_table, files) if table is not None]
 
 
-def read_tables(path: Path) -> List[ReportTable]:
+def read_tables(path: Path) -> list[ReportTable]:
     """The table of a file, or those of a folder.
 
     Raises:
@@ -52,7 +51,7 @@ def read_tables(path: Path) -> List[ReportTable]:
     return found
 
 
-def parse_table(file: Path) -> Optional[ReportTable]:
+def parse_table(file: Path) -> ReportTable | None:
     """A JSON file as a table, None where it is something else."""
     try:
         content = json.loads(file.read_text())
@@ -65,7 +64,7 @@ def parse_table(file: Path) -> Optional[ReportTable]:
         return None
 
 
-def student_table(rows: List[dict], results: List[dict], about: Dict[str, str], file: Path) -> ReportTable:
+def student_table(rows: list[dict], results: list[dict], about: dict[str, str], file: Path) -> ReportTable:
     """Of tools/evaluate_student.py."""
     shorten = {(result['student'], result['task']): result.get('shorten', 1.) for result in results}
     tasks = [task for task in COLUMNS if any(row.get(task) is not None for row in rows)]
@@ -75,7 +74,7 @@ def student_table(rows: List[dict], results: List[dict], about: Dict[str, str], 
     return ReportTable('Students', str(file), ['student', *(COLUMNS[task] for task in tasks), 'file'], body, about)
 
 
-def paper_table(content: dict, rows: List[dict], about: Dict[str, str], file: Path) -> ReportTable:
+def paper_table(content: dict, rows: list[dict], about: dict[str, str], file: Path) -> ReportTable:
     """Of lab/tables/run_table.py."""
     tasks = [task for task in COLUMNS if any(row['metrics'].get(task) for row in rows)] or list(COLUMNS)[:1]
     paper = [key for key in PAPER if any(key in row.get('paper', {}) for row in rows)]
@@ -91,14 +90,14 @@ def paper_table(content: dict, rows: List[dict], about: Dict[str, str], file: Pa
     return ReportTable(title, str(file), header, body, about)
 
 
-def number(value: Optional[float], shorten: float = 1., task: str = '') -> Cell:
+def number(value: float | None, shorten: float = 1., task: str = '') -> Cell:
     """A percentage; a star marks a training that was shortened, and k-NN trains nothing."""
     if value is None:
         return Cell('not run')
     return Cell(f'{value:.2f}' + (' *' if shorten < 1 and task != 'knn' else ''), value)
 
 
-def summary(found: Optional[dict], status: str, shorten: float) -> Cell:
+def summary(found: dict | None, status: str, shorten: float) -> Cell:
     """Mean and spread over seeds, or why there is none; here k-NN too is of a shortened pre-training."""
     if not found:
         return Cell(status if status in ('failed', 'no miniature') else 'not run')

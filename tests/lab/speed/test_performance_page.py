@@ -138,7 +138,7 @@ def test_goals_are_read_from_what_the_benchmarks_keep(tmp_path, capsys):
     assert measured("ViT-B: FLOPs of MIM-HD over TinyMIM's") == pytest.approx(count, rel=1e-3)
     assert measured("ViT-B: time of MIM-HD over TinyMIM's") == pytest.approx(time, rel=1e-3)
     assert measured('ViT-B: the same, above the ratio of FLOPs') == pytest.approx(time - count, rel=1e-2, abs=2e-3)
-    assert measured("ViT-B: time of a literal MIM-HD over ours") == pytest.approx(
+    assert measured('ViT-B: time of a literal MIM-HD over ours') == pytest.approx(
         by_name['literal']['ratio']['median'], rel=1e-3)
     assert measured('three students from one teacher: time over that of three runs') == pytest.approx(
         next(one for one in students if one['variant'] == 'together')['ratio']['median'], rel=1e-3)

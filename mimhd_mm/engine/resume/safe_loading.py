@@ -1,24 +1,26 @@
 """Safe loaders for mmengine: ``--resume``, ``load_from`` and ``init_cfg`` never execute code from a file.
 
 mmengine's own loaders try ``weights_only=True`` (or, before 0.10.12 and from URLs, do not) and unpickle whatever is in
-the file when that fails. These take their places, by mmengine's public seam for that, when ``mimhd_mm`` is imported.
+the file when that fails. :func:`safe_loading` puts the loaders of this module in their places for as long as it lasts:
+while our tools and our Runners run, and where our functions initialise a model. Importing changes nothing.
 """
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 from urllib.parse import unquote, urlparse
 
 import torch
 from mmengine.dist import barrier, get_rank
 from mmengine.runner import CheckpointLoader
 
-from ..errors import UserInputError
-from ..weights.reading import read_content
+from ...errors import UserInputError
+from ...weights.reading import read_content
 
 OTHERS = ('modelzoo://', 'torchvision://', 'open-mmlab://', 'openmmlab://', 'mmcls://', 'pavi://', r'(\S+\:)?s3://',
           r'(\S+\:)?petrel://')
 
 
-@CheckpointLoader.register_scheme(prefixes='', force=True)
 def load_from_local(filename: str, map_location: Any = None) -> dict:
     """Load a ``.pth`` or ``.safetensors`` file of tensors and plain values.
 
@@ -35,8 +37,7 @@ def load_from_local(filename: str, map_location: Any = None) -> dict:
     return content
 
 
-@CheckpointLoader.register_scheme(prefixes=('http://', 'https://'), force=True)
-def load_from_http(filename: str, map_location: Any = None, model_dir: Optional[str] = None) -> dict:
+def load_from_http(filename: str, map_location: Any = None, model_dir: str | None = None) -> dict:
     """Download a file unless it is there already, then load it with :func:`load_from_local`.
 
     Args:
@@ -62,7 +63,6 @@ def load_from_http(filename: str, map_location: Any = None, model_dir: Optional[
     return load_from_local(str(path), map_location)
 
 
-@CheckpointLoader.register_scheme(prefixes=OTHERS, force=True)
 def load_from_elsewhere(filename: str, map_location: Any = None) -> dict:
     """Refuse sources that mmengine loads by unpickling.
 
@@ -71,3 +71,24 @@ def load_from_elsewhere(filename: str, map_location: Any = None) -> dict:
     """
     raise UserInputError(f'{filename!r} is not loaded, because it could not be done without executing what it may '
                          f'hold; download the file and give its path, or its https address.')
+
+
+#: prefixes of addresses -> their loader
+SAFE_LOADERS = {'': load_from_local, ('http://', 'https://'): load_from_http, OTHERS: load_from_elsewhere}
+
+
+@contextmanager
+def safe_loading() -> Iterator[None]:
+    """Make everything that loads through mmengine inside use the loaders of this module.
+
+    Afterwards mmengine has the loaders that it had before. Blocks may nest. A loader that another package registered
+    for a prefix of its own stays in use.
+    """
+    before = CheckpointLoader._schemes
+    CheckpointLoader._schemes = dict(before)
+    try:
+        for prefixes, loader in SAFE_LOADERS.items():
+            CheckpointLoader.register_scheme(prefixes, loader, force=True)
+        yield
+    finally:
+        CheckpointLoader._schemes = before
