@@ -83,9 +83,9 @@ def test_name_agrees_with_content(path):
     assert cosine.type == 'CosineAnnealingLR' and cosine.T_max == cosine.end - cosine.begin
     students = list(model.get('students', dict(alone=model)).values())
     assert all(path.stem.replace('-literal', '').startswith(student.type.lower() + '_') for student in students)
-    literal = [student.head.matcher.get('descriptor') == 'mean' for student in students if 'head' in student
-               and 'matcher' in student.head]
-    assert all(('-literal' in path.stem) == found for found in literal)
+    if path.parent.name != 'ablations':
+        assert all(('-literal' in path.stem) == (student.get('head', {}).get('matcher', {}).get('type') ==
+                                                 'LiteralHeadMatcher') for student in students)
     pixels = re.search(r'-(\d+)px', path.stem)
     side = students[0].backbone.get('img_size', 224)
     assert side == (int(pixels.group(1)) if pixels else 224)
@@ -149,7 +149,8 @@ def test_ablations_by_cfg_options_build(tmp_path, teacher_file):
     for options in ({'model.backbone.relation_block': 2}, {'model.target_generator.block': 1},
                     {'model.neck.num_views': 1, 'model.neck.mask_ratio': 0.75}, {'model.rec_weight': 0},
                     {'model.head.pairs': ['qk']}, {'model.neck.frozen': False},
-                    {'model.head.matcher': dict(type='AttentionHeadMatcher', descriptor='mean', balance=None)},
+                    {'model.head.matcher.type': 'LiteralHeadMatcher'}, {'model.head.matcher.type': 'RegroupHeadMatcher'},
+                    {'model.relation_block': {}}, {'model.token_fraction': 1.0, 'model.rec_weight': 0.1},
                     {'model.head.loss.criterion': 'L2'}):
         cfg = shrink(read_config(base), tmp_path)
         cfg.merge_from_dict(options)

@@ -157,7 +157,7 @@ def test_arithmetic_of_a_step_at_full_size():
         for cfg in cfgs:
             cfg.target_generator.dtype = None  # fake tensors cannot be cast in place, and the count is the same
         tinymim, default = map(MODELS.build, cfgs)
-        mimhd = MODELS.build(dict(cfgs[1], token_fraction=1., rec_fraction=1., head=dict(
+        mimhd = MODELS.build(dict(cfgs[1], token_fraction=1., rec_weight=0.1, rec_fraction=1., head=dict(
             cfgs[1].head, matcher=dict(type='AttentionHeadMatcher', embeddings=False))))
         base, ours, cheap = flops(tinymim, 32), flops(mimhd, 32), flops(default, 32)
         mimhd.rec_fraction = 0.5

@@ -6,5 +6,4 @@ model = dict(
     token_fraction=1.0,
     rec_weight=0.1,  # alpha of eq. 11, not given in the paper: our choice, better than 1 in miniature (docs/evidence.md)
     rec_fraction=1.0,
-    head=dict(matcher=dict(
-        _delete_=True, type='AttentionHeadMatcher', descriptor='mean', balance=None, embeddings=False)))
+    head=dict(matcher=dict(type='LiteralHeadMatcher')))

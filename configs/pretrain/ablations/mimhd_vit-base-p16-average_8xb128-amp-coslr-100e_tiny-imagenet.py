@@ -1,5 +1,5 @@
 # Figure 2 (a): relations of both networks averaged over heads.
 # Command: bash tools/dist_train.sh configs/pretrain/ablations/mimhd_vit-base-p16-average_8xb128-amp-coslr-100e_tiny-imagenet.py 8
 # Time: not run. Result: not run.
-_base_ = '../mimhd_vit-base-p16_8xb128-amp-coslr-100e_tiny-imagenet.py'
+_base_ = '../mimhd-literal_vit-base-p16_8xb128-amp-coslr-100e_tiny-imagenet.py'
 model = dict(head=dict(matcher=dict(type='AverageHeadMatcher')))

@@ -205,3 +205,19 @@ class AttentionHeadMatcher(HeadMatcher):
             return None
         mass = weight.mean((0, 1))  # (M1,), sums to 1
         return self.penalty_weight * (math.log(len(mass)) - torch.special.entr(mass).sum())
+
+
+@MODELS.register_module()
+class LiteralHeadMatcher(AttentionHeadMatcher):
+    """Eqs. 4-6 as the paper prints them: every head has the same description, and the weights stay uniform for ever.
+
+    Args:
+        student_heads (int): M2.
+        teacher_heads (int): M1.
+        proj_dims (int): C of eq. 5. Defaults to 64 (our choice).
+        **dims: ``student_dims`` and ``teacher_dims``; not used.
+    """
+
+    def __init__(self, student_heads: int, teacher_heads: int, proj_dims: int = 64, **dims) -> None:
+        super().__init__(student_heads, teacher_heads, descriptor='mean', balance=None, embeddings=False,
+                         proj_dims=proj_dims, **dims)
