@@ -4,8 +4,16 @@ from .backbones import RelationViT, RelPosViT, TappedMAEViT
 from .data_preprocessors import DeviceAugmentation
 from .heads import MAEPixelHead, RelationDistillHead
 from .losses import RelationDistillLoss
-from .matchers import (AttentionHeadMatcher, AverageHeadMatcher, ExplainHeadMatcher, HeadMatcher, LiteralHeadMatcher,
-                       OneToOneHeadMatcher, RegroupHeadMatcher, SelectHeadMatcher)
+from .matchers import (
+                       AttentionHeadMatcher,
+                       AverageHeadMatcher,
+                       ExplainHeadMatcher,
+                       HeadMatcher,
+                       LiteralHeadMatcher,
+                       OneToOneHeadMatcher,
+                       RegroupHeadMatcher,
+                       SelectHeadMatcher,
+)
 from .necks import DualViewMAEDecoder
 from .selfsup import DMAE, MIMHD, MultiStudent, RelationBlock, RelationDistiller, TinyMIM
 from .target_generators import CachedTeacher, MAETeacher, MaskedMAETeacher

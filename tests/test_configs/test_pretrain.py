@@ -149,7 +149,8 @@ def test_ablations_by_cfg_options_build(tmp_path, teacher_file):
     for options in ({'model.backbone.relation_block': 2}, {'model.target_generator.block': 1},
                     {'model.neck.num_views': 1, 'model.neck.mask_ratio': 0.75}, {'model.rec_weight': 0},
                     {'model.head.pairs': ['qk']}, {'model.neck.frozen': False},
-                    {'model.head.matcher.type': 'LiteralHeadMatcher'}, {'model.head.matcher.type': 'RegroupHeadMatcher'},
+                    {'model.head.matcher.type': 'LiteralHeadMatcher'},
+                    {'model.head.matcher.type': 'RegroupHeadMatcher'},
                     {'model.relation_block': {}}, {'model.token_fraction': 1.0, 'model.rec_weight': 0.1},
                     {'model.head.loss.criterion': 'L2'}):
         cfg = shrink(read_config(base), tmp_path)
