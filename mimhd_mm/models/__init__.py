@@ -20,7 +20,7 @@ from .target_generators import CachedTeacher, MAETeacher, MaskedMAETeacher
 
 __all__ = [
     'AttentionHeadMatcher', 'AverageHeadMatcher', 'CachedTeacher', 'DMAE', 'DeviceAugmentation', 'DualViewMAEDecoder',
-    'ExplainHeadMatcher', 'HeadMatcher', 'LiteralHeadMatcher', 'MAEPixelHead', 'MAETeacher', 'MIMHD', 'MaskedMAETeacher',
-    'MultiStudent', 'OneToOneHeadMatcher', 'RegroupHeadMatcher', 'RelPosViT', 'RelationBlock', 'RelationDistillHead',
+    'ExplainHeadMatcher', 'HeadMatcher', 'LiteralHeadMatcher', 'MAEPixelHead', 'MAETeacher', 'MIMHD',
+    'MaskedMAETeacher', 'MultiStudent', 'OneToOneHeadMatcher', 'RegroupHeadMatcher', 'RelPosViT', 'RelationBlock', 'RelationDistillHead',
     'RelationDistillLoss', 'RelationDistiller', 'RelationViT', 'SelectHeadMatcher', 'TappedMAEViT', 'TinyMIM',
 ]
