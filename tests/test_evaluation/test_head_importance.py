@@ -135,7 +135,7 @@ def test_matcher_takes_the_most_important_heads_of_a_file(tmp_path, student_head
     path.write_text(json.dumps(dict(importance=[.2, .3, .1, .9])))
     for heads in (path, str(path)):
         matcher = SelectHeadMatcher(student_heads, 4, heads=heads)
-        weight = matcher(None, None, torch.zeros(2, student_heads, 4))
+        weight = matcher.match(None, None, torch.zeros(2, student_heads, 4))
         assert weight.argmax(-1)[0].tolist() == expected and weight.sum() == 2 * student_heads
     assert SelectHeadMatcher(6, 4).heads.tolist() == [0, 1, 2, 3, 0, 1]  # without a file: the first ones
 

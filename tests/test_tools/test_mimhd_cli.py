@@ -34,15 +34,16 @@ def refused(data, tmp_path):
     ('model.backbone.arch.num_heads=5', ['5 heads', 'width of 48']),
     ('model.backbone.relation_heads=7', ['7 heads', 'width of 48']),
     ('model.head.matcher.type=BestHeadMatcher', ["'BestHeadMatcher'", 'AttentionHeadMatcher']),
-    ('model.head.matcher.descriptor=rows', ["'rows'", "'column'"]),
-    ('model.head.matcher.balance=entropy', ["'entropy'", "'sinkhorn'"]),
+    ('model.head.matcher.capcity=2', ['OneToOneHeadMatcher', "'capcity'", 'relation_heads']),
+    ('model.head.matcher.type=AttentionHeadMatcher model.head.matcher.descriptor=rows', ["'rows'", "'column'"]),
+    ('model.head.matcher.type=AttentionHeadMatcher model.head.matcher.balance=entropy', ["'entropy'", "'sinkhorn'"]),
     ('model.head.loss.criterion=MSE', ["'MSE'", 'KL, L2']),
     ('model.head.pairs="[kv]"', ["'kv'", "'qk'"]),
     ('model.neck.mask_ratio=1.5', ['mask_ratio', '1.5']),
     ('model.rec_weight=-1', ['rec_weight', '-1']),
 ])
 def test_model_that_cannot_be_built(refused, option, named):
-    message = refused(option)
+    message = refused(*option.split())
     assert all(part in message for part in named), message
 
 

@@ -1,4 +1,5 @@
 """The matchers' contract, and the three fixed strategies of Figure 2 (a-c)."""
+import inspect
 import json
 import math
 from collections.abc import Sequence
@@ -37,6 +38,9 @@ class HeadMatcher(BaseModule):
         teacher_heads (int): M1, heads of the teacher's tapped block.
         student_dims (int, optional): D2, width of the student's q, k and v over all heads.
         teacher_dims (int, optional): D1, the same of the teacher.
+
+    Raises:
+        UserInputError: If there is another option.
     """
 
     #: whether an image's weight depends on that image alone
@@ -45,7 +49,12 @@ class HeadMatcher(BaseModule):
     mixes = True
 
     def __init__(self, student_heads: int, teacher_heads: int, *, student_dims: int | None = None,
-                 teacher_dims: int | None = None) -> None:
+                 teacher_dims: int | None = None, **unknown) -> None:
+        if unknown:
+            own = [name for name in inspect.signature(type(self).__init__).parameters
+                   if name not in ('self', 'student_heads', 'teacher_heads', 'student_dims', 'teacher_dims', 'dims')]
+            raise UserInputError(f'{type(self).__name__} has no option {next(iter(unknown))!r}; it has '
+                                 f'{", ".join(own) or "none"}.')
         super().__init__()
         self.student_heads = student_heads
         self.teacher_heads = teacher_heads

@@ -83,7 +83,8 @@ def test_the_protocol_names_rows_that_can_be_run():
     """Every option fits its config, and rows of equal settings have one key."""
     keys = {(table.name, row.name): settings_key(row, PROTOCOL.settings)
             for table in PROTOCOL.tables.values() for row in table.rows}
-    assert keys['tokens', 'all tokens'] == keys['rec', 'alpha 0'] == keys['matchers', 'one to one, 8 relation heads']
+    assert keys['tokens', 'a quarter, teacher sees the same'] == keys['rec', 'alpha 0'] == keys['claims', 'default, E'] == keys[
+        'matchers', 'E: one to one, cut into 8 heads']
     assert keys['claims', 'untrained'] == keys['references', 'untrained']
     assert keys['claims', 'TinyMIM, E'] != keys['claims', 'TinyMIM, 2E']
     claims = PROTOCOL.tables['claims'].rows

@@ -148,7 +148,7 @@ def test_rows_killed_resumed_and_complete(arguments, tmp_path, capfd):
     score = rows[0]['metrics']['knn']['mean']
     line, = [line for line in text.splitlines() if line.startswith('| no reconstruction |')]
     assert f'| model.rec_weight=0 | {score:.2f} (n=1) |' + ' not run |' * 4 in line
-    assert '| large only |  |  | no miniature' in text and '| imported | dino |  | not run' in text
+    assert '| large only | | | no miniature' in text and '| imported | dino | | not run' in text
     assert 'vit_to_mmpretrain.py' in text
     for key in ('command', 'seeds', 'settings', 'device', 'versions', 'commit', 'hours'):
         assert f'\n- {key}' in text
@@ -188,7 +188,7 @@ def test_a_row_that_fails(arguments, tmp_path, capfd):
     score = rows[5]['metrics']['knn']['mean']
     assert score > 0 and rows[5]['runs'][0]['checkpoint'].endswith('moco.pth')
     text = (tmp_path / 'work' / 'broken-mini.md').read_text()
-    assert f'| imported | moco |  | {score:.2f} (n=1) * |' in text
+    assert f'| imported | moco | | {score:.2f} (n=1) * |' in text
     assert 'pre-training shortened to 0.5 of its length' in text
     line, = [line for line in text.splitlines() if line.startswith('| rate below zero |')]
     assert line.endswith('| failed |' + ' not run |' * 4)

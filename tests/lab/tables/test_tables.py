@@ -121,7 +121,7 @@ def test_mean_and_deviation_by_hand(tmp_path, data):
     write_report(table, {row.number: plan_row(row, options) for row in rows}, {}, options, 'the command')
     head, _, first, second, *_ = (tmp_path / 'some.md').read_text().splitlines()[2:]
     assert head.endswith('| mIoU | PAPER: mIoU |') and first.endswith('| not run | 41.0 |')
-    assert second.startswith('| one seed |  |  | not run |') and second.endswith('| not run |  |')
+    assert second.startswith('| one seed | | | not run |') and second.endswith('| not run | |')
 
 
 def test_what_a_kill_leaves(tmp_path):

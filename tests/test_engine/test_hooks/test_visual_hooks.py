@@ -3,6 +3,7 @@ import copy
 import json
 import uuid
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from mimhd_mm.datasets import PackedImages
 from mimhd_mm.engine.hooks import AttentionHook, HeadRoutingHook, ReconstructionHook, drawing_hook
 from mimhd_mm.engine.inspection import decodable_images, fixed_images, teacher_reconstruction
 from mimhd_mm.errors import UserInputError
+from mimhd_mm.models import AttentionHeadMatcher
 from mimhd_mm.registry import RUNNERS
 from mimhd_mm.visualization import read_head_weights
 
@@ -154,16 +156,23 @@ def test_tensorboard_reads_what_was_drawn(tmp_path, teacher_file, image_folder):
     (dict(type='AttentionHeadMatcher', descriptor='mean', balance=None, embeddings=False), 'uniform'),
     (dict(type='SelectHeadMatcher', heads=[2, 2, 2]), 'collapsed'),
     (dict(type='SelectHeadMatcher', heads=[2, 2, 0, 0, 1, 1]), 'repeated: 6 student heads have 3 different rows'),
-    (dict(type='AttentionHeadMatcher', temperature=0.2), 'blurred'),
     (dict(type='SelectHeadMatcher', heads=[2, 0, 1]), None)])
 def test_warns_of_weights_that_teach_little(tmp_path, teacher_file, image_folder, matcher, word):
     model = mimhd_cfg(teacher_file, head=dict(matcher=matcher), neck=None, rec_head=None)
     model['backbone']['relation_heads'] = len(matcher.get('heads', '123'))
-    hook = dict(ALL[0], blurred_above=0.01)
-    runner, _ = train(tmp_path, model, image_folder, [hook], epochs=1)
+    runner, _ = train(tmp_path, model, image_folder, [ALL[0]], epochs=1)
     lines = [line for line in log_of(runner).splitlines() if 'Head weights of' in line]
     assert len(lines) == (2 if word else 0)  # one a relation, once each
     assert all('WARNING' in line and word in line for line in lines)
+
+
+def test_warns_once_of_targets_that_are_blurred():
+    hook, lines = HeadRoutingHook(blurred_above=0.3), []
+    runner = SimpleNamespace(logger=SimpleNamespace(warning=lines.append))
+    reading = dict(iter=5, pair='qk', W=[[.5, .5, 0.], [0., .5, .5]], entropy=.6, coverage=1., distinct=2.)
+    for blur in (0.2, 0.4, 0.5):
+        hook._judge(runner, dict(reading, blur=blur), AttentionHeadMatcher(2, 3), '')
+    assert len(lines) == 1 and 'blurred: 40 % of the loss can be removed by no student' in lines[0]
 
 
 @pytest.mark.slow
