@@ -19,8 +19,9 @@ from .selfsup import DMAE, MIMHD, MultiStudent, RelationBlock, RelationDistiller
 from .target_generators import CachedTeacher, MAETeacher, MaskedMAETeacher
 
 __all__ = [
-    'AttentionHeadMatcher', 'AverageHeadMatcher', 'CachedTeacher', 'DMAE', 'DeviceAugmentation', 'DualViewMAEDecoder',
-    'ExplainHeadMatcher', 'HeadMatcher', 'LiteralHeadMatcher', 'MAEPixelHead', 'MAETeacher', 'MIMHD',
-    'MaskedMAETeacher', 'MultiStudent', 'OneToOneHeadMatcher', 'RegroupHeadMatcher', 'RelPosViT', 'RelationBlock', 'RelationDistillHead',
-    'RelationDistillLoss', 'RelationDistiller', 'RelationViT', 'SelectHeadMatcher', 'TappedMAEViT', 'TinyMIM',
+    'AttentionHeadMatcher', 'AverageHeadMatcher', 'CachedTeacher', 'DMAE', 'DeviceAugmentation',
+    'DualViewMAEDecoder', 'ExplainHeadMatcher', 'HeadMatcher', 'LiteralHeadMatcher', 'MAEPixelHead', 'MAETeacher',
+    'MIMHD', 'MaskedMAETeacher', 'MultiStudent', 'OneToOneHeadMatcher', 'RegroupHeadMatcher', 'RelPosViT',
+    'RelationBlock', 'RelationDistillHead', 'RelationDistillLoss', 'RelationDistiller', 'RelationViT',
+    'SelectHeadMatcher', 'TappedMAEViT', 'TinyMIM',
 ]

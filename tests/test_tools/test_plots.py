@@ -319,7 +319,8 @@ def test_one_sentence_for_wrong_input(files, image_folder, tmp_path):
         assert 'No image in' in error_of(*run, tmp_path / 'empty', *out)
         assert 'None of 1 images decodes' in error_of(*run, tmp_path / 'broken', *out)
         assert 'at least 1' in error_of(*run, image_folder, *out, '--num', 0)
-        assert '(1, 1, 32) in the file but (1, 1, 24) in the network' in error_of(tool, files / 'run.py', files / 'wide_1.pth', '--images', image_folder, *out)
+        told = error_of(tool, files / 'run.py', files / 'wide_1.pth', '--images', image_folder, *out)
+        assert '(1, 1, 32) in the file but (1, 1, 24) in the network' in told
         assert 'cannot be written' in error_of(*run, image_folder, '--out', tmp_path / 'file' / 'x.png')
         assert 'cannot be written' in error_of(*run, image_folder, '--out', '/proc/x.png')  # for the superuser too
         assert 'is a folder' in error_of(*run, image_folder, '--out', tmp_path / 'folder.png')

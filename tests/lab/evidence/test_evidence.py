@@ -83,8 +83,9 @@ def test_the_protocol_names_rows_that_can_be_run():
     """Every option fits its config, and rows of equal settings have one key."""
     keys = {(table.name, row.name): settings_key(row, PROTOCOL.settings)
             for table in PROTOCOL.tables.values() for row in table.rows}
-    assert keys['tokens', 'a quarter, teacher sees the same'] == keys['rec', 'alpha 0'] == keys['claims', 'default, E'] == keys[
-        'matchers', 'E: one to one, cut into 8 heads']
+    assert len({keys[row] for row in (
+        ('tokens', 'a quarter, teacher sees the same'), ('rec', 'alpha 0'), ('claims', 'default, E'),
+        ('matchers', 'E: one to one, cut into 8 heads'))}) == 1
     assert keys['claims', 'untrained'] == keys['references', 'untrained']
     assert keys['claims', 'TinyMIM, E'] != keys['claims', 'TinyMIM, 2E']
     claims = PROTOCOL.tables['claims'].rows
