@@ -34,7 +34,7 @@ def refused(data, tmp_path):
     ('model.backbone.arch.num_heads=5', ['5 heads', 'width of 48']),
     ('model.backbone.relation_heads=7', ['7 heads', 'width of 48']),
     ('model.head.matcher.type=BestHeadMatcher', ["'BestHeadMatcher'", 'AttentionHeadMatcher']),
-    ('model.head.matcher.capcity=2', ['OneToOneHeadMatcher', "'capcity'", 'relation_heads']),
+    ('model.head.matcher.sharpness=2', ['OneToOneHeadMatcher', "'sharpness'", 'relation_heads']),
     ('model.head.matcher.type=AttentionHeadMatcher model.head.matcher.descriptor=rows', ["'rows'", "'column'"]),
     ('model.head.matcher.type=AttentionHeadMatcher model.head.matcher.balance=entropy', ["'entropy'", "'sinkhorn'"]),
     ('model.head.loss.criterion=MSE', ["'MSE'", 'KL, L2']),
