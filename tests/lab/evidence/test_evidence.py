@@ -86,6 +86,7 @@ def test_the_protocol_names_rows_that_can_be_run():
     assert len({keys[row] for row in (
         ('tokens', 'a quarter, teacher sees the same'), ('rec', 'alpha 0'), ('claims', 'default, E'),
         ('matchers', 'E: one to one, cut into 8 heads'))}) == 1
+    assert keys['tokens', 'all tokens'] == keys['rec', 'all tokens, alpha 0'] != keys['claims', 'default, E']
     assert keys['claims', 'untrained'] == keys['references', 'untrained']
     assert keys['claims', 'TinyMIM, E'] != keys['claims', 'TinyMIM, 2E']
     claims = PROTOCOL.tables['claims'].rows
