@@ -2,8 +2,8 @@
 # The tests, from nothing: makes .venv if need be, then runs pytest with the same arguments. All of tests/ is shared
 # between two processes, file by file; some of it runs in one.
 #
-#     bash tools/run_tests.sh                              all of tests/: at most 10 minutes on two cores
-#     bash tools/run_tests.sh --fast                       without those marked as slow: at most 2 minutes
+#     bash tools/run_tests.sh                              all of tests/: 10 to 12 minutes on two cores
+#     bash tools/run_tests.sh --fast                       without those marked as slow: under 3 minutes
 #     bash tools/run_tests.sh --coverage                   all of tests/; fails if less than 95 % of mimhd_mm is run
 #     bash tools/run_tests.sh -x -k relation               all of tests/, with options of pytest
 #     bash tools/run_tests.sh tests/test_packaging.py      some of it
