@@ -10,5 +10,5 @@ model = dict(
     rec_head=dict(
         type='MAEPixelHead', norm_pix=True,
         loss=dict(type='PixelReconstructionLoss', criterion='L2')),
-    rec_weight=0,  # no L_REC, by measurement (docs/evidence.md); 0.1 turns it on
+    rec_weight=0,  # no L_REC, for its cost and no gain seen (docs/evidence.md); 0.1 turns it on
     rec_fraction=0.25)  # then of a quarter of the images: the decoder costs more than a student of a quarter of the patches

@@ -37,7 +37,7 @@ class MAETeacher(BaseModule):
             under that autocast, which rounds them anew at every step. None leaves both to the run. Defaults to None.
         token_fraction (float | str): What it sees where the student sees a part of the patches: ``'same'``, those that
             the student sees, at a cost that falls with their number, or 1.0, all of them. A masked autoencoder was
-            trained on a part of the patches. Defaults to ``'same'`` (our measurement, docs/evidence.md).
+            trained on a part of the patches. Defaults to ``'same'`` (our choice).
 
     Attributes:
         sha256 (str, optional): Hash of the file, once it has been read.
